@@ -1,0 +1,140 @@
+// Package config reads Sealpost's one YAML file.
+//
+// Parse checks everything that the file alone can tell and reports all of it at once, each with file,
+// line and the way to mend it; unknown keys are refused with the nearest known one. Whether keys can be
+// read and ports can be had is for `sealpost check` and `serve`. Relative paths are relative to the file.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole file, with defaults filled in.
+type Config struct {
+	Hostname     string     `yaml:"hostname"`
+	Data         string     `yaml:"data"`
+	Keyring      string     `yaml:"keyring"`
+	Database     string     `yaml:"database"`
+	Blobs        string     `yaml:"blobs"`
+	ExpireAfter  Duration   `yaml:"expire_after"`
+	ReplayWindow Duration   `yaml:"replay_window"`
+	Postmaster   Postmaster `yaml:"postmaster"`
+	SMTP         SMTP       `yaml:"smtp"`
+	Portal       Portal     `yaml:"portal"`
+	Notice       Notice     `yaml:"notice"`
+	Routes       []Route    `yaml:"routes"`
+	RecoveryKeys []string   `yaml:"recovery_keys"`
+	Metrics      Metrics    `yaml:"metrics"`
+	Log          Log        `yaml:"log"`
+}
+
+// Postmaster is where mail to the postmaster goes (RFC 5321 section 4.5.1).
+type Postmaster struct {
+	ForwardTo string `yaml:"forward_to"`
+	NextHop   Hop    `yaml:"next_hop"`
+	TLS       string `yaml:"tls"`
+}
+
+// SMTP is the SMTP front.
+type SMTP struct {
+	Listen         []string       `yaml:"listen"`
+	MaxMessageSize Size           `yaml:"max_message_size"`
+	AllowFrom      []netip.Prefix `yaml:"allow_from"`
+	TrustedRelays  []netip.Prefix `yaml:"trusted_relays"`
+	BareNewlines   string         `yaml:"bare_newlines"`
+	Limits         Limits         `yaml:"limits"`
+	TLS            TLS            `yaml:"tls"`
+}
+
+// Limits bound what one client and one mail may ask of us. Mails beyond the last four are sealed whole.
+type Limits struct {
+	Recipients           int      `yaml:"recipients"`
+	Connections          int      `yaml:"connections"`
+	ConnectionsPerClient int      `yaml:"connections_per_client"`
+	ReceivedFields       int      `yaml:"received_fields"`
+	CommandIdle          Duration `yaml:"command_idle"`
+	DataIdle             Duration `yaml:"data_idle"`
+	DataTotal            Duration `yaml:"data_total"`
+	HeaderSize           Size     `yaml:"header_size"`
+	LineLength           Size     `yaml:"line_length"`
+	Depth                int      `yaml:"depth"`
+	Parts                int      `yaml:"parts"`
+}
+
+// TLS names a certificate chain and its key, both PEM.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Enabled reports whether a certificate is named.
+func (t TLS) Enabled() bool { return t.Cert != "" || t.Key != "" }
+
+// Portal is the agents' side.
+type Portal struct {
+	Listen         string         `yaml:"listen"`
+	URL            string         `yaml:"url"`
+	TLS            TLS            `yaml:"tls"`
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+}
+
+// Notice is the text that takes the place of the files.
+type Notice struct {
+	Filenames string `yaml:"filenames"`
+}
+
+// Route leads from a public address to a mailbox behind us.
+type Route struct {
+	Address     string   `yaml:"address"`
+	ForwardTo   string   `yaml:"forward_to"`
+	NextHop     Hop      `yaml:"next_hop"`
+	TLS         string   `yaml:"tls"`
+	ExpireAfter Duration `yaml:"expire_after"`
+}
+
+// Metrics is where Prometheus may scrape; nowhere when empty.
+type Metrics struct {
+	Listen string `yaml:"listen"`
+}
+
+// Log is how the log is written, on standard error.
+type Log struct {
+	Format string `yaml:"format"`
+	Level  string `yaml:"level"`
+}
+
+// The values of the keys that are words.
+const (
+	TLSOpportunistic  = "opportunistic"
+	TLSRequire        = "require"
+	FilenamesShow     = "show"
+	FilenamesHide     = "hide"
+	NewlinesReject    = "reject"
+	DatabaseSQLite    = "sqlite"
+	BlobsDir          = "dir"
+	PostmasterAddress = "postmaster"
+)
+
+// defaults is what holds where the file is silent.
+func defaults() Config {
+	const day = 24 * time.Hour
+	return Config{
+		Database:    DatabaseSQLite,
+		Blobs:       BlobsDir,
+		ExpireAfter: Duration(365 * day),
+		SMTP: SMTP{
+			Listen:         []string{":25"},
+			MaxMessageSize: 150_000_000,
+			BareNewlines:   NewlinesReject,
+			Limits: Limits{
+				Recipients: 100, Connections: 1000, ConnectionsPerClient: 0, ReceivedFields: 100,
+				CommandIdle: Duration(5 * time.Minute), DataIdle: Duration(3 * time.Minute), DataTotal: Duration(time.Hour),
+				HeaderSize: 1 << 20, LineLength: 1 << 20, Depth: 50, Parts: 1000,
+			},
+		},
+		Portal: Portal{Listen: "127.0.0.1:8080"},
+		Notice: Notice{Filenames: FilenamesShow},
+		Log:    Log{Format: "text", Level: "info"},
+	}
+}
