@@ -36,6 +36,10 @@ const (
 	AuditOpen         AuditAction = "open"     // the manifest and the server secret were handed out
 	AuditDownload     AuditAction = "download" // ciphertext of an object was handed out
 	AuditExpire       AuditAction = "expire"
+	AuditHold         AuditAction = "hold" // this and the next four: what a DeliveryEvent of that name did
+	AuditRelease      AuditAction = "release"
+	AuditDrop         AuditAction = "drop"
+	AuditReplay       AuditAction = "replay"
 	AuditRetry        AuditAction = "retry"
 	AuditAgentAdded   AuditAction = "agent_added"
 	AuditAgentRemoved AuditAction = "agent_removed"
@@ -49,6 +53,8 @@ type AuditEvent struct {
 	Action    AuditAction
 	Package   *PackageID
 	Object    string // of a download
+	Delivery  string // of an event of a delivery
+	Agent     string // the ID of the agent who was added, removed or given a password
 	Client    Secret // the address the request came from
 	// Outcome is "ok" or the Code of the failure.
 	Outcome string

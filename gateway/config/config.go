@@ -130,7 +130,7 @@ func defaults() Config {
 			Limits: Limits{
 				Recipients: 100, Connections: 1000, ConnectionsPerClient: 0, ReceivedFields: 100,
 				CommandIdle: Duration(5 * time.Minute), DataIdle: Duration(3 * time.Minute), DataTotal: Duration(time.Hour),
-				HeaderSize: 1 << 20, LineLength: 1 << 20, Depth: 50, Parts: 1000,
+				HeaderSize: 128 << 10, LineLength: 1 << 20, Depth: 32, Parts: 1000,
 			},
 		},
 		Portal: Portal{Listen: "127.0.0.1:8080"},

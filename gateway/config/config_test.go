@@ -18,7 +18,10 @@ func written(t *testing.T) string {
 		Hostname: "mx.example.com", Data: "/srv/sealpost: data", Keyring: "keyring",
 		PostmasterForwardTo: "postmaster@example.com", NextHop: "smtp://127.0.0.1:2626",
 		SMTPListen: "127.0.0.1:2525", PortalListen: "127.0.0.1:8080", PortalURL: "http://127.0.0.1:8080",
-		RouteAddress: "support@example.com", RouteForwardTo: "support@x-1a2b3c.case.salesforce.com",
+		Routes: []config.RouteValues{
+			{Address: "support@example.com", ForwardTo: "support@x-1a2b3c.case.salesforce.com"},
+			{Address: "claims@example.com", ForwardTo: "claims@x-1a2b3c.case.salesforce.com"},
+		},
 		RecoveryKey: "recovery-public.asc",
 	})
 	if err != nil {
@@ -80,7 +83,7 @@ func TestProblemsNameFileLineAndTheNearestKey(t *testing.T) {
 		{"url: http://127.0.0.1:8080", "url: http://files.example.com", "portal.url: must be https"},
 		{"next_hop: smtp://127.0.0.1:2626", "next_hop: mail.example.com", `is not a next hop; write it like`},
 		{"#max_message_size: 150MB", "max_message_size: 150 apples", `is not a size; write it like`},
-		{"#expire_after: 365d", "expire_after: 365", `is not a duration; write it like`},
+		{"\n#expire_after: 365d", "\nexpire_after: 365", `is not a duration; write it like`},
 		{"#allow_from: []", "allow_from: [10.0.0.0/99]", "f.yaml:32"},
 		{"#database: sqlite", "database: mysql", `database: "mysql" is not possible in this version; write sqlite`},
 		{"#  recipients: 100", "limits: {recipients: 0}", "smtp.limits.recipients: must be more than 0"},

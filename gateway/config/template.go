@@ -15,14 +15,17 @@ var templateText string
 
 // Values are what `sealpost init` fills into the commented file.
 type Values struct {
-	Hostname, Data, Keyring      string
-	PostmasterForwardTo          string
-	NextHop                      string
-	SMTPListen                   string
-	PortalListen, PortalURL      string
-	RouteAddress, RouteForwardTo string
-	RecoveryKey                  string
+	Hostname, Data, Keyring string
+	PostmasterForwardTo     string
+	NextHop                 string
+	SMTPListen              string
+	PortalListen, PortalURL string
+	Routes                  []RouteValues
+	RecoveryKey             string
 }
+
+// RouteValues are one route of the file that `sealpost init` writes.
+type RouteValues struct{ Address, ForwardTo string }
 
 // Write writes the commented configuration file.
 func Write(w io.Writer, values Values) error {

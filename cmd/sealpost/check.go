@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sealpost/gateway/config"
+)
+
+type checkCommand struct{ configFlag }
+
+// level is how bad a finding is.
+type level string
+
+const (
+	levelOK      level = "ok"
+	levelWarning level = "warning"
+	levelError   level = "error"
+)
+
+// checker prints one line for each thing it looked at.
+type checker struct {
+	cfg    *config.Config
+	out    io.Writer
+	errors int
+	failed error // of writing
+}
+
+func (c *checker) say(l level, key, format string, args ...any) {
+	if l == levelError {
+		c.errors++
+	}
+	if _, err := fmt.Fprintf(c.out, "%-8s %s: %s\n", l, key, fmt.Sprintf(format, args...)); err != nil && c.failed == nil {
+		c.failed = err
+	}
+}
+
+// Run looks at everything that can be looked at without sending a mail. It changes nothing but that the
+// database is brought to this version's schema, as `serve` would.
+func (cmd *checkCommand) Run(ctx context.Context, std streams) error {
+	cfg, err := config.Load(cmd.Config)
+	if err != nil {
+		return err
+	}
+	c := &checker{cfg: cfg, out: std.out}
+	c.say(levelOK, "configuration", "%s", cmd.Config)
+	c.data()
+	c.keys(ctx)
+	c.recoveryKey()
+	c.certificate("smtp.tls", cfg.SMTP.TLS, cfg.Hostname)
+	if address, err := url.Parse(cfg.Portal.URL); err == nil {
+		c.certificate("portal.tls", cfg.Portal.TLS, address.Hostname())
+	}
+	c.ports(ctx)
+	c.nextHops(ctx)
+	if c.failed != nil {
+		return c.failed
+	}
+	if c.errors > 0 {
+		return fmt.Errorf("%d errors; the gateway would not work as configured", c.errors)
+	}
+	return nil
+}
+
+// lowSpace is the free space below which check warns.
+const lowSpace = 1 << 30
+
+func (c *checker) data() {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.cfg.Data, &fs); err != nil {
+		c.say(levelError, "data", "%s: %v; make the directory, owned by the user that runs sealpost", c.cfg.Data, err)
+		return
+	}
+	if err := unix.Access(c.cfg.Data, unix.W_OK|unix.X_OK); err != nil {
+		c.say(levelError, "data", "%s is not writable: %v; make it owned by the user that runs sealpost", c.cfg.Data, err)
+		return
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if free < lowSpace {
+		c.say(levelWarning, "data", "only %s free at %s; when it is full, mail is put off (452)", humanSize(free), c.cfg.Data)
+		return
+	}
+	c.say(levelOK, "data", "%s, %s free", c.cfg.Data, humanSize(free))
+}
+
+// keys looks at the keyring, the recovery keys and the database that they open.
+func (c *checker) keys(ctx context.Context) {
+	keyring, err := readKeyring(c.cfg.Keyring)
+	if err != nil {
+		c.say(levelError, "keyring", "%v", err)
+		return
+	}
+	if info, err := os.Stat(c.cfg.Keyring); err == nil && info.Mode().Perm()&0o077 != 0 {
+		c.say(levelError, "keyring", "%s can be read by other users; chmod 600 %[1]s", c.cfg.Keyring)
+	} else {
+		c.say(levelOK, "keyring", "%s", c.cfg.Keyring)
+	}
+	if _, err := newSealer(c.cfg, keyring); err != nil {
+		c.say(levelError, "recovery_keys", "%v", err)
+	} else {
+		c.say(levelOK, "recovery_keys", "%d files", len(c.cfg.RecoveryKeys))
+	}
+	s, err := openStores(ctx, c.cfg)
+	if err != nil {
+		c.say(levelError, "database", "%v", err)
+		return
+	}
+	agents, err := s.meta.ListAgents(ctx)
+	switch err = errors.Join(err, s.Close()); {
+	case err != nil:
+		c.say(levelError, "database", "%v", err)
+	case len(agents) == 0:
+		c.say(levelWarning, "agents", "there are none, so nobody can open a link; sealpost agent add ADDRESS --config FILE")
+	default:
+		c.say(levelOK, "database", "opens, %d agents", len(agents))
+	}
+}
+
+// recoveryKey looks whether the private recovery key is still on this host.
+func (c *checker) recoveryKey() {
+	state, err := readRecoveryState(c.cfg.Data)
+	switch {
+	case err != nil:
+		c.say(levelError, "recovery key", "%v", err)
+	case !state.privateKeyOnHost() && state.Confirmed.IsZero():
+		c.say(levelWarning, "recovery key", "nobody has confirmed that the private key is safe offline; sealpost recovery confirm --config FILE")
+	case !state.privateKeyOnHost():
+		c.say(levelOK, "recovery key", "the private key is offline, confirmed %s", state.Confirmed.Format(time.DateOnly))
+	case state.Confirmed.IsZero():
+		c.say(levelWarning, "recovery key", "the private key lies readable at %s; move it off this host, then run sealpost recovery confirm", state.KeyFile)
+	default:
+		c.say(levelError, "recovery key", "the private key was confirmed to be offline and lies readable at %s; whoever reads this host opens every package", state.KeyFile)
+	}
+}
+
+// soon is how long before its end check warns of a certificate.
+const soon = 21 * 24 * time.Hour
+
+func (c *checker) certificate(key string, t config.TLS, name string) {
+	if !t.Enabled() {
+		return
+	}
+	loaded, err := serverTLS(t)
+	if err != nil {
+		c.say(levelError, key, "%v", err)
+		return
+	}
+	leaf, err := x509.ParseCertificate(loaded.Certificates[0].Certificate[0])
+	switch {
+	case err != nil:
+		c.say(levelError, key, "%s: %v", t.Cert, err)
+	case time.Now().After(leaf.NotAfter):
+		c.say(levelError, key, "%s expired on %s; renew it", t.Cert, leaf.NotAfter.Format(time.DateOnly))
+	case time.Until(leaf.NotAfter) < soon:
+		c.say(levelWarning, key, "%s expires on %s; renew it", t.Cert, leaf.NotAfter.Format(time.DateOnly))
+	case leaf.VerifyHostname(name) != nil:
+		c.say(levelWarning, key, "%s is not for %s; clients that check names will refuse it", t.Cert, name)
+	default:
+		c.say(levelOK, key, "%s, until %s", t.Cert, leaf.NotAfter.Format(time.DateOnly))
+	}
+}
+
+// ports tries to listen. A port that is taken is fine if it is a running gateway of this configuration.
+func (c *checker) ports(ctx context.Context) {
+	if c.running(ctx) {
+		c.say(levelOK, "ports", "the gateway is running and takes mail")
+		return
+	}
+	all, err := listenAll(ctx, c.cfg)
+	if err != nil {
+		c.say(levelError, "ports", "%v", err)
+		return
+	}
+	if err := all.close(); err != nil {
+		c.say(levelError, "ports", "%v", err)
+		return
+	}
+	c.say(levelOK, "ports", "free")
+}
+
+// running asks the portal's own listener, whatever its certificate is called.
+func (c *checker) running(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	scheme := "http"
+	if c.cfg.Portal.TLS.Enabled() {
+		scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+c.cfg.Portal.Listen+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // nothing secret is sent
+	defer transport.CloseIdleConnections()
+	answer, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return false
+	}
+	return answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+}
+
+// nextHops connects to each next hop, no more.
+func (c *checker) nextHops(ctx context.Context) {
+	hops := map[config.Hop]bool{c.cfg.Postmaster.NextHop: true}
+	for _, route := range c.cfg.Routes {
+		hops[route.NextHop] = true
+	}
+	for hop := range hops {
+		dialer := net.Dialer{Timeout: 5 * time.Second}
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(hop.Host, strconv.Itoa(int(hop.Port))))
+		if err == nil {
+			err = conn.Close()
+		}
+		if err != nil {
+			c.say(levelWarning, "next hop", "%s cannot be reached now (%v); mail for it would wait", hop, err)
+			continue
+		}
+		c.say(levelOK, "next hop", "%s answers", hop)
+	}
+}

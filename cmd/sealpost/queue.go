@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"sealpost/gateway"
+	"sealpost/gateway/config"
+	"sealpost/storage/meta"
+)
+
+type queueCommand struct {
+	List  queueListCommand  `cmd:"" help:"List deliveries, those that still wait first of all."`
+	Show  queueShowCommand  `cmd:"" help:"Show one mail: who, where to, and every attempt with its reply."`
+	Retry queueRetryCommand `cmd:"" help:"Try a dead delivery again."`
+}
+
+type queueListCommand struct {
+	configFlag
+	State     string `help:"Only deliveries in this state." enum:",pending,sending,held,sent,confirmed,unconfirmed,dead,dropped" default:"" placeholder:"STATE"`
+	MessageID string `help:"Only the mail with this Message-ID." placeholder:"<ID>"`
+	Limit     int    `help:"At most this many." default:"100"`
+}
+
+// Run lists deliveries as a table.
+func (c *queueListCommand) Run(ctx context.Context, std streams) error {
+	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
+		filter := meta.DeliveryFilter{State: gateway.DeliveryState(c.State), Limit: c.Limit}
+		if c.MessageID != "" {
+			filter.MessageID = gateway.NewSecret(c.MessageID)
+		}
+		deliveries, err := s.meta.ListDeliveries(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("list the deliveries: %w", err)
+		}
+		now, err := s.meta.Now(ctx)
+		if err != nil {
+			return fmt.Errorf("ask the database's clock: %w", err)
+		}
+		table := tabwriter.NewWriter(std.out, 0, 8, 2, ' ', 0)
+		_, _ = fmt.Fprint(table, "MAIL\tROUTE\tSTATE\tAGE\tATTEMPTS\tNEXT\tLAST REPLY\n")
+		for _, d := range deliveries {
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Mail, d.Route, d.State,
+				age(now.Sub(d.Created)), d.Attempts, next(d, now), firstLine(d.LastReply.Reveal(), 60))
+		}
+		return table.Flush()
+	})
+}
+
+type queueShowCommand struct {
+	configFlag
+	Mail string `arg:"" help:"The ID of the mail, as the log, the Received field and list show it."`
+}
+
+// Run shows everything that is known of one mail.
+func (c *queueShowCommand) Run(ctx context.Context, std streams) error {
+	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
+		id, err := gateway.ParsePackageID(c.Mail)
+		if err != nil {
+			return usageError{err.Error()}
+		}
+		mail, err := s.meta.Mail(ctx, id)
+		if err != nil {
+			return fmt.Errorf("find the mail: %w", err)
+		}
+		if err := showMail(std.out, mail); err != nil {
+			return err
+		}
+		deliveries, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: id})
+		if err != nil {
+			return fmt.Errorf("list its deliveries: %w", err)
+		}
+		for _, d := range deliveries {
+			if err := showDelivery(ctx, std.out, s, d.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func showMail(w io.Writer, m meta.Mail) error {
+	recipients := make([]string, len(m.Recipients))
+	for i, recipient := range m.Recipients {
+		recipients[i] = printable(recipient.Reveal())
+	}
+	_, err := fmt.Fprintf(w, "mail        %s\nreceived    %s\nmessage-id  %s\nfrom        <%s>\nto          %s\nsize        %s as it goes on\npackage     %s\ncopy        %s\n",
+		m.ID, m.Created.Format(time.RFC3339), printable(m.MessageID.Reveal()), printable(m.Sender.Reveal()), strings.Join(recipients, ", "),
+		humanSize(m.Size), choose(m.HasPackage, "files were sealed", "nothing had to be sealed"),
+		choose(m.HasCopy, "kept, encrypted", "erased"))
+	return err
+}
+
+func showDelivery(ctx context.Context, w io.Writer, s *stores, id string) error {
+	d, attempts, err := s.meta.GetDelivery(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read the delivery: %w", err)
+	}
+	now, err := s.meta.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the database's clock: %w", err)
+	}
+	if _, err := fmt.Fprintf(w, "\ndelivery    %s\nroute       %s -> %s\nstate       %s: %s\n", d.ID, d.Route, d.ForwardTo, d.State, meaning(d, now)); err != nil {
+		return err
+	}
+	for _, a := range attempts {
+		if _, err := fmt.Fprintf(w, "  %2d  %s  %s  %s  %s\n      %s\n", a.Number, a.Started.Format(time.RFC3339), a.Hop,
+			choose(a.TLS == "", "no TLS", a.TLS), a.Event, printable(a.Reply.Reveal())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meaning says in words what a state means for the mail.
+func meaning(d gateway.Delivery, now time.Time) string {
+	switch d.State {
+	case gateway.Pending:
+		return "it waits; the next attempt is " + next(d, now)
+	case gateway.Sending:
+		return "an attempt is under way"
+	case gateway.Held:
+		return "an admin holds it"
+	case gateway.Sent:
+		return "the next hop has taken it"
+	case gateway.Confirmed:
+		return "its Case was found"
+	case gateway.Unconfirmed:
+		return "the next hop has taken it; no Case was found in time"
+	case gateway.Dead:
+		return "it cannot be delivered; it is kept until `sealpost queue retry`"
+	case gateway.Dropped:
+		return "an admin has dropped it"
+	}
+	return ""
+}
+
+type queueRetryCommand struct {
+	configFlag
+	Mail string `arg:"" help:"The ID of the mail."`
+}
+
+// Run makes the mail's dead deliveries due at once.
+func (c *queueRetryCommand) Run(ctx context.Context, std streams) error {
+	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
+		id, err := gateway.ParsePackageID(c.Mail)
+		if err != nil {
+			return usageError{err.Error()}
+		}
+		dead, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: id, State: gateway.Dead})
+		if err != nil {
+			return fmt.Errorf("list its deliveries: %w", err)
+		}
+		if len(dead) == 0 {
+			return fmt.Errorf("mail %s has no dead delivery; sealpost queue show %[1]s says where it is", id)
+		}
+		for _, d := range dead {
+			if err := s.meta.ApplyEvent(ctx, d.ID, gateway.EventRetry, byAdmin()); err != nil {
+				return fmt.Errorf("retry delivery %s: %w", d.ID, err)
+			}
+		}
+		_, err = fmt.Fprintf(std.out, "%d deliveries are due now; a running gateway takes them up within seconds.\n", len(dead))
+		return err
+	})
+}
+
+func next(d gateway.Delivery, now time.Time) string {
+	switch {
+	case d.State != gateway.Pending:
+		return "-"
+	case !d.NextAttempt.After(now):
+		return "now"
+	}
+	return "in " + age(d.NextAttempt.Sub(now))
+}
+
+// age writes a duration with the one unit that matters.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+func firstLine(text string, most int) string {
+	runes := []rune(printable(text))
+	if len(runes) > most {
+		runes = append(runes[:most-1], '…')
+	}
+	return string(runes)
+}
+
+func choose(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}

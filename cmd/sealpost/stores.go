@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sealpost/crypto"
+	"sealpost/gateway/config"
+	"sealpost/gateway/intake"
+	"sealpost/gateway/relay"
+	"sealpost/storage/blob"
+	"sealpost/storage/meta"
+)
+
+// stores are what an installation keeps, opened. intake and queue are the parts of meta that a mail goes
+// through on its way in and out.
+type stores struct {
+	keyring *crypto.Keyring
+	blobs   blob.Store
+	meta    *meta.Store
+	intake  intake.Store
+	queue   relay.Queue
+}
+
+// openStores opens keyring, blob store and database. The caller closes it.
+func openStores(ctx context.Context, c *config.Config) (*stores, error) {
+	keyring, err := readKeyring(c.Keyring)
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := openBlobs(c)
+	if err != nil {
+		return nil, err
+	}
+	database, err := meta.OpenSQLite(ctx, filepath.Join(c.Data, "sealpost.db"), keyring)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return &stores{keyring: keyring, blobs: blobs, meta: database, intake: database, queue: database}, nil
+}
+
+func (s *stores) Close() error {
+	if err := s.meta.Close(); err != nil {
+		return fmt.Errorf("close the database: %w", err)
+	}
+	return nil
+}
+
+func openBlobs(c *config.Config) (blob.Store, error) {
+	blobs, err := blob.NewDir(filepath.Join(c.Data, "blobs"))
+	if err != nil {
+		return nil, fmt.Errorf("open the blob store: %w", err)
+	}
+	return blobs, nil
+}
+
+func readKeyring(path string) (*crypto.Keyring, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no keyring at %s; restore it from its backup, since without it the database cannot be read", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the keyring: %w; it must be readable by the user that runs sealpost", err)
+	}
+	keyring, err := crypto.ReadKeyring(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read the keyring %s: %w", path, err)
+	}
+	return keyring, nil
+}
+
+// newSealer refuses recovery keys that cannot be used, before any mail is taken.
+func newSealer(c *config.Config, keyring *crypto.Keyring) (*crypto.Sealer, error) {
+	var recovery []*crypto.RecoveryPublicKey
+	for _, path := range c.RecoveryKeys {
+		keys, err := readRecoveryKeys(path)
+		if err != nil {
+			return nil, err
+		}
+		recovery = append(recovery, keys...)
+	}
+	sealer, err := crypto.NewSealer(recovery, keyring.SigningKey(), time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("use the recovery keys %v: %w", c.RecoveryKeys, err)
+	}
+	return sealer, nil
+}
+
+func readRecoveryKeys(path string) ([]*crypto.RecoveryPublicKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery key: %w", err)
+	}
+	keys, err := crypto.ReadRecoveryPublicKeys(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read the recovery key %s: %w", path, err)
+	}
+	return keys, nil
+}

@@ -1,0 +1,59 @@
+package intake
+
+import (
+	"time"
+
+	"sealpost/crypto"
+	"sealpost/gateway"
+	"sealpost/gateway/rewrite"
+)
+
+// pack describes what was sealed to the database; nil when nothing was.
+func (t *transaction) pack() *gateway.Package {
+	if t.sealed == nil {
+		return nil
+	}
+	pack := &gateway.Package{
+		ID: t.id, Source: gateway.SourceMail, State: gateway.PackageAvailable,
+		Created: t.started, Expires: t.expires(),
+		ServerSecret: gateway.NewSecret(t.sealed.ServerSecret.Reveal()),
+		ProofHash:    t.sealed.ProofHash,
+		Head:         t.sealed.Head,
+	}
+	for _, item := range t.sealed.Items {
+		pack.Items = append(pack.Items, gateway.Item{Ordinal: item.Ordinal, Size: item.Size, Segments: item.Segments})
+	}
+	for _, object := range t.sealed.Objects {
+		pack.Objects = append(pack.Objects, gateway.Object{Name: object.Name, Item: object.Item, Size: object.Size})
+	}
+	for _, route := range t.routes {
+		pack.Placements = append(pack.Placements, gateway.Placement{
+			Kind: gateway.PlacementRoute, Place: route.Address, Expires: t.started.Add(route.ExpireAfter),
+		})
+	}
+	return pack
+}
+
+// expires is when the last of the placements ends.
+func (t *transaction) expires() time.Time {
+	var last time.Time
+	for _, route := range t.routes {
+		if end := t.started.Add(route.ExpireAfter); end.After(last) {
+			last = end
+		}
+	}
+	return last
+}
+
+// notice is what the mail says of the files that were taken out.
+func (t *transaction) notice() rewrite.Notice {
+	if t.sealed == nil {
+		return rewrite.Notice{}
+	}
+	link := crypto.Link{Portal: t.options.PortalURL, ID: crypto.ID(t.id), Keycode: t.sealed.Keycode}
+	notice := rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
+	for i, item := range t.plan.Items() {
+		notice.Files = append(notice.Files, rewrite.File{Name: item.Name, Size: t.sealed.Items[i].Size})
+	}
+	return notice
+}

@@ -1,0 +1,100 @@
+package intake
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sealpost/gateway"
+)
+
+type metrics struct {
+	mails   *prometheus.CounterVec
+	items   prometheus.Counter
+	bytes   prometheus.Counter
+	whole   prometheus.Counter
+	seconds *prometheus.HistogramVec
+}
+
+func newMetrics(registry prometheus.Registerer) metrics {
+	m := metrics{
+		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealpost_intake_mails_total", Help: "Mails by how their intake ended: accepted, or the code of the failure.",
+		}, []string{"outcome"}),
+		items: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealpost_intake_items_total", Help: "Files sealed out of mails."}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealpost_intake_sealed_bytes_total", Help: "Bytes of plaintext sealed out of mails."}),
+		whole: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealpost_intake_sealed_whole_total", Help: "Mails sealed whole since they could not be parsed safely."}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sealpost_intake_seconds", Help: "Time from the final dot to the reply, by step.",
+			Buckets: []float64{.001, .005, .02, .1, .5, 2, 10, 60},
+		}, []string{"step"}),
+	}
+	if registry != nil {
+		registry.MustRegister(m.mails, m.items, m.bytes, m.whole, m.seconds)
+	}
+	return m
+}
+
+func (m metrics) observe(t *transaction, err error) {
+	outcome := "accepted"
+	if err != nil {
+		outcome = string(gateway.ErrorCode(err))
+	}
+	m.mails.WithLabelValues(outcome).Inc()
+	if err != nil {
+		return
+	}
+	if t.sealed != nil {
+		m.items.Add(float64(len(t.sealed.Items)))
+		m.bytes.Add(float64(t.sealedBytes()))
+	}
+	if _, whole := t.plan.Whole(); whole {
+		m.whole.Inc()
+	}
+	for step, took := range map[string]time.Duration{
+		"scan": t.timings.scan, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
+	} {
+		m.seconds.WithLabelValues(step).Observe(took.Seconds())
+	}
+}
+
+func (t *transaction) sealedBytes() (total int64) {
+	if t.sealed == nil {
+		return 0
+	}
+	for _, item := range t.sealed.Items {
+		total += item.Size
+	}
+	return total
+}
+
+// log writes the one line of an accepted mail.
+func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
+	kept, sealed := t.plan.Parts()
+	verdict := "kept"
+	reason, whole := t.plan.Whole()
+	switch {
+	case whole:
+		verdict = "sealed whole"
+	case sealed > 0:
+		verdict = "sealed"
+	}
+	routes := make([]string, len(t.routes))
+	for i, route := range t.routes {
+		routes[i] = route.Address
+	}
+	attrs := []any{
+		"mail", t.id.String(), "routes", routes, "verdict", verdict, "size", size,
+		"parts_kept", kept, "parts_sealed", sealed, "bytes_sealed", t.sealedBytes(), "took", took,
+		slog.Group("steps", "scan", t.timings.scan, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
+	}
+	if whole {
+		attrs = append(attrs, "reason", reason)
+	}
+	t.options.Logger.InfoContext(ctx, "mail accepted", attrs...)
+}

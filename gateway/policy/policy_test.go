@@ -1,0 +1,54 @@
+package policy
+
+import (
+	"testing"
+
+	"sealpost/gateway"
+)
+
+func TestDefaultVerdicts(t *testing.T) {
+	tests := []struct {
+		name        string
+		typ         string
+		disposition string
+		filename    string
+		inReport    bool
+		want        gateway.Verdict
+	}{
+		{name: "plain body", typ: "text/plain", want: gateway.Keep},
+		{name: "html body", typ: "text/html", disposition: "inline", want: gateway.Keep},
+		{name: "enriched body", typ: "text/enriched", want: gateway.Keep},
+		{name: "richtext body", typ: "text/richtext", want: gateway.Keep},
+		{name: "amp alternative", typ: "text/x-amp-html", want: gateway.Keep},
+		{name: "watch alternative", typ: "text/watch-html", want: gateway.Keep},
+		{name: "misspelt disposition", typ: "text/plain", disposition: "inlin", want: gateway.Keep},
+		{name: "text as attachment", typ: "text/plain", disposition: "attachment", want: gateway.Seal},
+		{name: "text with a name", typ: "text/plain", disposition: "inline", filename: "a.txt", want: gateway.Seal},
+		{name: "other text", typ: "text/calendar", want: gateway.Seal},
+		{name: "pdf", typ: "application/pdf", want: gateway.Seal},
+		{name: "inline picture", typ: "image/png", disposition: "inline", want: gateway.Seal},
+		{name: "forwarded mail", typ: "message/rfc822", want: gateway.Seal},
+		{name: "forwarded mail in a report", typ: "message/rfc822", inReport: true, want: gateway.Seal},
+		{name: "status in a report", typ: "message/delivery-status", inReport: true, want: gateway.Keep},
+		{name: "named status in a report", typ: "message/delivery-status", inReport: true,
+			disposition: "attachment", filename: "details.txt", want: gateway.Keep},
+		{name: "receipt in a report", typ: "message/disposition-notification", inReport: true, want: gateway.Keep},
+		{name: "headers in a report", typ: "text/rfc822-headers", inReport: true, want: gateway.Keep},
+		{name: "abuse report", typ: "message/feedback-report", inReport: true, want: gateway.Keep},
+		{name: "status outside a report", typ: "message/delivery-status", want: gateway.Seal},
+		{name: "pdf in a report", typ: "application/pdf", inReport: true, want: gateway.Seal},
+		{name: "unknown type", typ: "x/y", want: gateway.Seal},
+	}
+	policy := Default()
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got := policy.Judge(gateway.Part{
+				Type: test.typ, Disposition: test.disposition,
+				Filename: gateway.NewSecret(test.filename), InReport: test.inReport,
+			})
+			if got != test.want {
+				t.Errorf("verdict %q, want %q", got, test.want)
+			}
+		})
+	}
+}

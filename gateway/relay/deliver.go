@@ -1,0 +1,136 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"sealpost/gateway"
+)
+
+// errLeaseLost is why an attempt was broken off whose delivery now belongs to somebody else.
+var errLeaseLost = errors.New("the lease was lost")
+
+// finishLimit bounds the recording of an attempt while the queue fails.
+const finishLimit = 30 * time.Second
+
+// deliver attempts one delivery and records what came of it.
+func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery) {
+	started := r.opts.Clock()
+	log := r.log.With("delivery", d.ID, "mail", d.Mail.String(), "route", d.Route, "attempt", d.Attempts)
+
+	held, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	release := r.hold(ctx, d.Lease, cancel)
+	out := r.attempt(held, d)
+	defer out.hangUp() // after the result is safe
+	lease, err := release()
+	if err == nil {
+		err = r.finish(context.WithoutCancel(ctx), lease, d, started, &out)
+	}
+	if out.fault != nil {
+		log.Error("the copy of a waiting mail cannot be read", "error", out.fault)
+	}
+	switch {
+	case errors.Is(err, errLeaseLost) || gateway.ErrorCode(err) == gateway.CodeConflict:
+		r.metrics.lost.Inc()
+		log.Warn("the lease was lost, the attempt is not recorded", "hop", out.hop)
+		return
+	case err != nil:
+		log.Error("an attempt cannot be recorded", "hop", out.hop, "error", err)
+		return
+	}
+	r.metrics.recorded(out)
+	log.Info("delivery attempted", "hop", out.hop, "event", out.event, "stage", out.stage, "code", out.code,
+		"enhanced", enhancedCode(out.reply), "tls", out.tls, "bytes", out.bytes, "duration", r.opts.Clock().Sub(started))
+}
+
+// hold renews a lease until release is called, and calls lost with errLeaseLost when it is lost. release then
+// returns that error, else the lease as it stands. It must be called.
+func (r *Relay) hold(ctx context.Context, lease gateway.Lease, lost context.CancelCauseFunc) (release func() (gateway.Lease, error)) {
+	// Renewing goes on while an attempt that was cut comes to its end.
+	renew, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var (
+		renewer sync.WaitGroup
+		err     error
+	)
+	renewer.Go(func() {
+		if err = r.renew(renew, &lease); err != nil {
+			lost(err)
+		}
+	})
+	return func() (gateway.Lease, error) {
+		stop()
+		renewer.Wait()
+		return lease, err
+	}
+}
+
+// renew prolongs *lease until ctx ends (nil) or the lease is lost (errLeaseLost). A queue that cannot be
+// reached loses it when it has run out by our own clock.
+func (r *Relay) renew(ctx context.Context, lease *gateway.Lease) error {
+	ticker := time.NewTicker(max(r.opts.LeaseTTL/3, time.Millisecond))
+	defer ticker.Stop()
+	renewed := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		asked := time.Now()
+		next, err := r.queue.RenewLease(ctx, *lease, r.opts.LeaseTTL)
+		switch {
+		case err == nil:
+			*lease, renewed = next, asked
+		case ctx.Err() != nil:
+			return nil
+		case gateway.ErrorCode(err) == gateway.CodeConflict, time.Since(renewed) > r.opts.LeaseTTL:
+			return errLeaseLost
+		}
+	}
+}
+
+// finish records the attempt. It is tried for a while: a mail that was accepted and not recorded is sent twice.
+func (r *Relay) finish(ctx context.Context, lease gateway.Lease, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
+	ctx, cancel := context.WithTimeout(ctx, min(finishLimit, r.opts.LeaseTTL))
+	defer cancel()
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		err := r.record(ctx, lease, d, started, out)
+		if err == nil || gateway.ErrorCode(err) == gateway.CodeConflict {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
+	var next time.Time
+	if out.event == gateway.EventDeferred {
+		now, err := r.queue.Now(ctx)
+		if err != nil {
+			return err
+		}
+		var again bool
+		if next, again = r.opts.Schedule.Next(d.Created, now, d.Attempts, r.opts.Rand()); !again {
+			out.event = gateway.EventGaveUp
+		} else if out.cut {
+			next = now
+		}
+	}
+	return r.queue.FinishAttempt(ctx, lease, gateway.Attempt{
+		Number:  d.Attempts,
+		Started: started.UTC(),
+		Ended:   r.opts.Clock().UTC(),
+		Hop:     out.hop,
+		Event:   out.event,
+		Code:    out.code,
+		Reply:   gateway.NewSecret(Scrub(out.reply, d.ForwardTo, d.Route)),
+		TLS:     out.tls,
+	}, next, r.opts.AwaitCase)
+}

@@ -1,0 +1,209 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/textproto"
+	"strings"
+	"time"
+
+	"sealpost/gateway"
+)
+
+// stage is where in the dialogue an attempt ended.
+type stage string
+
+const (
+	stageOpen     stage = "open" // before a connection: the route, the copy
+	stageConnect  stage = "connect"
+	stageGreeting stage = "greeting"
+	stageHello    stage = "hello"
+	stageTLS      stage = "starttls"
+	stageMail     stage = "mail"
+	stageRcpt     stage = "rcpt"
+	stageData     stage = "data" // the command
+	stageBody     stage = "body"
+	stageFinal    stage = "final" // the reply to the final dot
+)
+
+// stageError is a failure with the stage it came at. Its cause is a *textproto.Error when the next hop said so.
+type stageError struct {
+	at  stage
+	err error
+}
+
+func (e *stageError) Error() string { return string(e.at) + ": " + e.err.Error() }
+func (e *stageError) Unwrap() error { return e.err }
+
+var (
+	errNoTLS = errors.New("TLS is required, but the next hop does not offer it")
+	// errTLS marks a failure that may be avoided by not using TLS.
+	errTLS = errors.New("TLS failed")
+)
+
+// session is one SMTP connection to a next hop.
+type session struct {
+	conn     net.Conn // TLS once it has begun
+	text     *textproto.Conn
+	timeouts Timeouts
+	ext      map[string]string // offered extensions: upper-cased keyword -> parameters
+	tls      string            // as in gateway.Envelope
+	// idle is set while the hop waits for a command. Only then may QUIT be sent: within DATA it would
+	// complete a mail that was cut.
+	idle bool
+	code int // of the last reply
+	stop func() bool
+}
+
+// dialer opens sessions.
+type dialer struct {
+	hostname string
+	tls      *tls.Config
+	timeouts Timeouts
+}
+
+// open connects to hop, says hello and begins TLS where it is offered. The session ends with ctx.
+func (d dialer) open(ctx context.Context, hop gateway.NextHop) (*session, error) {
+	s, err := d.connect(ctx, hop, true)
+	if errors.Is(err, errTLS) && !hop.RequireTLS && ctx.Err() == nil {
+		return d.connect(ctx, hop, false)
+	}
+	return s, err
+}
+
+func (d dialer) connect(ctx context.Context, hop gateway.NextHop, useTLS bool) (*session, error) {
+	dial := net.Dialer{Timeout: d.timeouts.Dial}
+	conn, err := dial.DialContext(ctx, "tcp", hopAddress(hop))
+	if err != nil {
+		return nil, &stageError{stageConnect, err}
+	}
+	s := &session{timeouts: d.timeouts, conn: &boundConn{Conn: conn, block: d.timeouts.Block, left: maxReceived}}
+	s.text = textproto.NewConn(s.conn)
+	s.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	if err := s.begin(ctx, d, hop, useTLS); err != nil {
+		s.hangUp()
+		return nil, err
+	}
+	return s, nil
+}
+
+// begin leads the session to where MAIL may be sent.
+func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, useTLS bool) error {
+	if _, err := s.reply(stageGreeting, s.timeouts.Greeting, 2); err != nil {
+		return err
+	}
+	if err := s.hello(d.hostname); err != nil {
+		return err
+	}
+	_, offered := s.ext["STARTTLS"]
+	if !offered && hop.RequireTLS {
+		return &stageError{stageTLS, errNoTLS}
+	}
+	if !offered || !useTLS {
+		return nil
+	}
+	if _, err := s.command(stageTLS, s.timeouts.Hello, 2, "STARTTLS"); err != nil {
+		if s.idle && !hop.RequireTLS {
+			return nil // it changed its mind: go on in plaintext (RFC 3207 section 4.1)
+		}
+		return &stageError{stageTLS, errors.Join(errTLS, err)}
+	}
+	if err := s.startTLS(ctx, d.config(hop)); err != nil {
+		return err
+	}
+	return s.hello(d.hostname)
+}
+
+// config returns the TLS configuration for hop.
+func (d dialer) config(hop gateway.NextHop) *tls.Config {
+	c := d.tls.Clone()
+	c.ServerName = hop.Host
+	// Opportunistic TLS has no authenticated name to hold a certificate against, and its
+	// alternative is plaintext (RFC 7435). A route that requires TLS verifies.
+	c.InsecureSkipVerify = !hop.RequireTLS
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	return c
+}
+
+// startTLS does the handshake. What the hop sent in plaintext after its reply is discarded with the old
+// reader (RFC 3207 section 4.2), and so is what it offered.
+func (s *session) startTLS(ctx context.Context, config *tls.Config) error {
+	conn := tls.Client(s.conn, config)
+	if err := s.conn.SetReadDeadline(time.Now().Add(s.timeouts.TLS)); err != nil {
+		return &stageError{stageTLS, err}
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		s.idle = false
+		return &stageError{stageTLS, errors.Join(errTLS, err)}
+	}
+	state := conn.ConnectionState()
+	version := strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
+	s.tls = version + " " + tls.CipherSuiteName(state.CipherSuite)
+	s.conn, s.text, s.ext = conn, textproto.NewConn(conn), nil
+	return nil
+}
+
+// hello says EHLO, or HELO to a server that does not know it.
+func (s *session) hello(hostname string) error {
+	msg, err := s.command(stageHello, s.timeouts.Hello, 2, "EHLO "+hostname)
+	var refused *textproto.Error
+	if errors.As(err, &refused) && refused.Code/100 == 5 {
+		_, err = s.command(stageHello, s.timeouts.Hello, 2, "HELO "+hostname)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.ext = map[string]string{}
+	for i, line := range strings.Split(msg, "\n") {
+		if i == 0 {
+			continue
+		}
+		keyword, params, _ := strings.Cut(strings.TrimSpace(line), " ")
+		s.ext[strings.ToUpper(keyword)] = params
+	}
+	return nil
+}
+
+// command sends one line and reads its reply, which must be of the class want (2 or 3).
+func (s *session) command(at stage, limit time.Duration, want int, line string) (string, error) {
+	s.idle = false
+	if err := s.text.PrintfLine("%s", line); err != nil {
+		return "", &stageError{at, err}
+	}
+	return s.reply(at, limit, want)
+}
+
+// reply reads one reply, whole within limit, and returns its text without codes.
+func (s *session) reply(at stage, limit time.Duration, want int) (string, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return "", &stageError{at, err}
+	}
+	code, msg, err := s.text.ReadResponse(want)
+	var refused *textproto.Error
+	if err != nil && !errors.As(err, &refused) {
+		return "", &stageError{at, err}
+	}
+	s.code, s.idle = code, code != 421 && code/100 != 3
+	if err != nil {
+		return "", &stageError{at, err}
+	}
+	return msg, nil
+}
+
+// hangUp says QUIT where that is possible, and closes the connection.
+func (s *session) hangUp() {
+	if s.idle {
+		_, _ = s.command(stageFinal, s.timeouts.Quit, 2, "QUIT")
+	}
+	s.stop()
+	_ = s.conn.Close()
+}
+
+func hopAddress(hop gateway.NextHop) string {
+	port := or(hop.Port, 25)
+	return net.JoinHostPort(strings.Trim(hop.Host, "[]"), fmt.Sprint(port))
+}

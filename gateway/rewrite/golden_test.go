@@ -1,0 +1,209 @@
+package rewrite
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sealpost/gateway"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden mails")
+
+const (
+	goldenDir = "../../testdata/mail"
+	testTrace = "Received: from mail.customer.example by mx.example.com; Tue, 24 Nov 2026 09:00:01 +0000\r\n"
+	testLink  = "https://files.example.com/p/00112233445566778899aabbccddeeff#AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+
+// judge stands for the default policy, which lives beside this package and not below it.
+func judge(p gateway.Part) gateway.Verdict {
+	switch {
+	case p.InReport && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
+		return gateway.Keep
+	case p.Disposition == "attachment" || !p.Filename.IsZero():
+		return gateway.Seal
+	case p.Type == "text/plain" || p.Type == "text/html":
+		return gateway.Keep
+	}
+	return gateway.Seal
+}
+
+// result is what became of a mail.
+type result struct {
+	plan    *Plan
+	mail    []byte
+	written Written
+	names   []string
+	files   [][]byte
+}
+
+func rewriteMail(t testing.TB, mail []byte) result {
+	t.Helper()
+	return rewriteWith(t, mail, DefaultLimits())
+}
+
+func rewriteWith(t testing.TB, mail []byte, limits Limits) result {
+	t.Helper()
+	msg, err := Scan(bytes.NewReader(mail), limits)
+	if err != nil {
+		t.Fatalf("scan: %v", err)
+	}
+	plan, err := NewPlan(msg, judge)
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	r := result{plan: plan}
+	notice := Notice{Link: testLink, ShowNames: true, Expires: time.Date(2027, 11, 24, 0, 0, 0, 0, time.UTC)}
+	for _, item := range plan.Items() {
+		file, err := io.ReadAll(item.Open())
+		if err != nil {
+			t.Fatalf("open an item: %v", err)
+		}
+		if int64(len(file)) != item.Size {
+			t.Fatalf("an item has %d bytes and says %d", len(file), item.Size)
+		}
+		r.names, r.files = append(r.names, item.Name), append(r.files, file)
+		notice.Files = append(notice.Files, File{Name: item.Name, Size: item.Size})
+	}
+	var out bytes.Buffer
+	r.written, err = plan.Write(&out, Output{Trace: []byte(testTrace), Notice: notice})
+	if err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	r.mail = out.Bytes()
+	if r.written.Size != int64(out.Len()) {
+		t.Fatalf("%d bytes were written, and %d counted", out.Len(), r.written.Size)
+	}
+	if len(r.files) == 0 && string(r.mail) != testTrace+string(mail) {
+		t.Fatal("nothing is sealed, and yet the mail has changed")
+	}
+	if n := bytes.Count(r.mail, []byte(testLink)); len(r.files) == 0 && n != bytes.Count(mail, []byte(testLink)) {
+		t.Fatal("a link without a file")
+	}
+	return r
+}
+
+func TestGoldenMails(t *testing.T) {
+	dirs, err := filepath.Glob(goldenDir + "/*/in.eml")
+	if err != nil || len(dirs) < 25 {
+		t.Fatalf("%d golden mails found, %v", len(dirs), err)
+	}
+	for _, in := range dirs {
+		dir := filepath.Dir(in)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			mail, err := os.ReadFile(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := rewriteMail(t, mail)
+			checkGolden(t, filepath.Base(dir), got)
+			want := filepath.Join(dir, "want.eml")
+			if *update {
+				if err := os.WriteFile(want, got.mail, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expected, err := os.ReadFile(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.mail, expected) {
+				t.Errorf("the mail differs from want.eml:\n%s", got.mail)
+			}
+		})
+	}
+}
+
+// checkGolden compares what was sealed with the table below, which -update does not touch.
+func checkGolden(t *testing.T, name string, got result) {
+	t.Helper()
+	want, known := goldenItems()[name]
+	if !known {
+		t.Fatalf("%s is not in the table", name)
+	}
+	reason, _ := got.plan.Whole()
+	have := strings.Join(got.names, ", ")
+	if reason != "" {
+		have = "whole: " + reason
+	}
+	if have != want {
+		t.Errorf("sealed %q, want %q", have, want)
+	}
+}
+
+func goldenItems() map[string]string {
+	return map[string]string{
+		"plain":                     "",
+		"alternative-pdf":           "invoice.pdf",
+		"related-inline":            "attachment-1.png",
+		"html-only":                 "invoice.pdf",
+		"html-open-comment":         "invoice.pdf",
+		"root-pdf":                  "invoice.pdf",
+		"nested":                    "invoice.pdf, invoice.pdf",
+		"all-sealed":                "invoice.pdf, attachment-2.pdf",
+		"preamble-epilogue":         "invoice.pdf",
+		"no-final-boundary":         "invoice.pdf",
+		"no-final-boundary-inner":   "attachment-1.ics, invoice.pdf",
+		"doubled-boundary":          "invoice.pdf",
+		"boundary-prefix":           "invoice.pdf",
+		"raw-8bit-header":           "Größe.pdf",
+		"ascii-body-utf8-name":      "東京 invoice.pdf",
+		"base64-body":               "invoice.pdf",
+		"qp-html":                   "invoice.pdf",
+		"qp-plain":                  "invoice.pdf",
+		"latin1-body":               "invoice.pdf",
+		"latin1-alternative":        "invite.ics",
+		"flowed-signature":          "invoice.pdf",
+		"dsn":                       "attachment-1.eml",
+		"dsn-headers":               "",
+		"forwarded":                 "attachment-1.eml",
+		"digest":                    "attachment-1.eml",
+		"signed-text":               "",
+		"signed-file-inside":        "signed-message.eml",
+		"encrypted":                 "whole: " + whyEnvelope,
+		"long-text":                 "invoice.pdf",
+		"overlong-text":             "message.txt",
+		"overlong-text-alternative": "message.txt",
+		"no-mime-version":           "invoice.pdf",
+		"rfc2047-name":              "Überweisung 東京.pdf",
+		"hostile-name":              "../<b>cod\u202Efdp.exe",
+		"many-files":                manyNames(),
+		"dirty-base64":              "invoice.pdf",
+		"unknown-encoding":          "a.bin",
+		"contradiction-sealed":      "attachment-1.pdf",
+		"empty-multipart":           "",
+		"encoded-word-type":         "attachment-1.pdf",
+		"whole-bare-newlines":       "whole: " + whyBytes,
+		"whole-twice":               "whole: " + whyTwice,
+		"whole-no-boundary":         "whole: " + whyNoBoundary,
+		"whole-never-occurs":        "whole: " + whyNeverOccurs,
+		"whole-two-boundaries":      "whole: " + whyOddBoundary,
+		"whole-twin-boundary":       "whole: " + whyTwins,
+		"whole-encoded-multipart":   "whole: " + whyEncoding,
+		"whole-encoded-word":        "whole: " + whyWord,
+		"whole-cut-header":          "whole: " + whyCutHeader,
+		"whole-nearly-boundary":     "whole: " + whyNearly,
+		"whole-epilogue":            "whole: " + whyNearly,
+		"whole-preamble":            "whole: " + whyOutside,
+		"whole-unquoted-boundary":   "whole: " + whyShaky,
+		"whole-signed":              "whole: " + whyEnvelope,
+		"whole-depth":               "whole: " + whyDepth,
+	}
+}
+
+func manyNames() string {
+	var names []string
+	for i := range 25 {
+		names = append(names, "file number "+string(rune('0'+i/10))+string(rune('0'+i%10))+".bin")
+	}
+	for i := range 10 {
+		names[i] = "file number " + string(rune('0'+i)) + ".bin"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,80 @@
+package rewrite
+
+import "bytes"
+
+const (
+	// maxOutside is how much may stand before or after the parts of a multipart.
+	maxOutside = 16 << 10
+	// maxLookout is how many lines are watched after a line that may be a boundary or the end of a header.
+	maxLookout = 200
+	// fileLine is how long a line of an encoded file is at least.
+	fileLine = 60
+)
+
+// lookout watches a text for places where another reader would see the header of a part: after a line that
+// begins like a boundary, or where a malformed line has ended our header but perhaps not theirs.
+type lookout struct {
+	left int
+	why  string
+}
+
+func (l *lookout) cutHeader() { l.left, l.why = maxLookout, whyCutHeader }
+
+// see returns why the text is ambiguous, or "". nearly tells that the line begins with "--" and a boundary.
+func (l *lookout) see(text []byte, nearly bool) string {
+	if nearly {
+		l.left, l.why = maxLookout, whyNearly
+		return ""
+	}
+	if l.left == 0 {
+		return ""
+	}
+	l.left--
+	if len(text) == 0 || l.why == whyNearly && !isHeaderLine(text) {
+		l.left = 0
+		return ""
+	}
+	if hasFold(text, "content-") {
+		return l.why
+	}
+	return ""
+}
+
+// looksLikeFile reports whether a line is one of an encoded file, or of the header of one.
+func looksLikeFile(text []byte) bool {
+	switch {
+	case hasFold(text, "content-type:"), hasFold(text, "content-disposition:"), hasFold(text, "content-transfer-encoding:"):
+		return true
+	case bytes.HasPrefix(text, []byte("begin ")) && len(text) > 9 && isDigit(text[6]) && isDigit(text[7]) && isDigit(text[8]):
+		return true
+	case bytes.HasPrefix(text, []byte("begin-base64 ")), bytes.HasPrefix(text, []byte("=ybegin ")),
+		bytes.HasPrefix(text, []byte("(This file must be converted with BinHex")):
+		return true
+	}
+	return isBase64Line(text)
+}
+
+func isBase64Line(text []byte) bool {
+	text = bytes.TrimRight(text, "= \t")
+	if len(text) < fileLine {
+		return false
+	}
+	var seen [128]bool
+	kinds := 0
+	for _, c := range text {
+		if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'z') && c != '+' && c != '/' {
+			return false
+		}
+		if !seen[c] {
+			seen[c] = true
+			kinds++
+		}
+	}
+	return kinds >= 10
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func hasFold(text []byte, prefix string) bool {
+	return len(text) >= len(prefix) && bytes.EqualFold(text[:len(prefix)], []byte(prefix))
+}

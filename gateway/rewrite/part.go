@@ -1,0 +1,94 @@
+package rewrite
+
+import (
+	"strconv"
+	"strings"
+
+	"sealpost/gateway"
+)
+
+// Message is the structure of one mail: the tree of its parts, each with its place in the source.
+type Message struct {
+	// Ambiguity says why the mail can only be sealed whole, in a fixed phrase that is safe to log; "" if it
+	// can be taken apart.
+	Ambiguity string
+
+	src       Source
+	root      *part
+	messageID string
+}
+
+// MessageID returns the value of the first Message-ID field as it stands, with its angle brackets; "" if there is none.
+func (m *Message) MessageID() string { return m.messageID }
+
+// part is a MIME entity (RFC 2045 section 2.4).
+type part struct {
+	parent *part
+	index  int // among its parent's children
+
+	// The header is [start, body), its empty line included; the body is [body, end).
+	start, body, end int64
+	// blank tells that an empty line ends the header.
+	blank bool
+
+	typ         string // the media type, lower-cased
+	charset     string
+	boundary    boundary
+	disposition string
+	name        string
+	encoding    string // the transfer encoding, lower-cased; "" if none is given
+
+	// doubt says why this part must not stay as it is: another reader may see a file in it. A fixed phrase.
+	doubt string
+
+	// Of a multipart only. A child stands between two lines; the last line may be missing.
+	children []*part
+	lines    []span
+	closed   bool // the last line is the closing one
+	empty    bool // there is neither a boundary line nor anything else
+}
+
+func (p *part) isMultipart() bool { return len(p.children) > 0 }
+
+// slot returns the whole place of child i: its boundary line, its header and body, and the CRLF that
+// belongs to the next boundary line (RFC 2046 section 5.1.1).
+func (p *part) slot(i int) span {
+	if i+1 < len(p.lines) {
+		return span{p.lines[i].start, p.lines[i+1].start}
+	}
+	return span{p.lines[i].start, p.end}
+}
+
+// path returns the IMAP-style number of the part (RFC 3501 section 6.4.5).
+func (p *part) path() string {
+	if p.parent == nil {
+		return "1"
+	}
+	var numbers []string
+	for q := p; q.parent != nil; q = q.parent {
+		numbers = append(numbers, strconv.Itoa(q.index+1))
+	}
+	for i, j := 0, len(numbers)-1; i < j; i, j = i+1, j-1 {
+		numbers[i], numbers[j] = numbers[j], numbers[i]
+	}
+	return strings.Join(numbers, ".")
+}
+
+// facts returns what policy may know of a leaf.
+func (p *part) facts() gateway.Part {
+	return gateway.Part{
+		Path: p.path(), Type: p.typ, Disposition: p.disposition, Filename: gateway.NewSecret(p.name),
+		Size: p.end - p.body, InReport: p.parent != nil && p.parent.typ == "multipart/report",
+	}
+}
+
+// walk calls f for p and everything below it, in order, until f returns false for a part: what is below
+// that one is left out.
+func (p *part) walk(f func(*part) bool) {
+	if !f(p) {
+		return
+	}
+	for _, child := range p.children {
+		child.walk(f)
+	}
+}

@@ -1,0 +1,240 @@
+package rewrite
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"sealpost/gateway"
+)
+
+// Judge gives the verdict on a leaf.
+type Judge func(gateway.Part) gateway.Verdict
+
+const (
+	// maxTextBody is where Email-to-Case bounces a mail for its TextBody, in characters.
+	maxTextBody = 131072
+	// longText is where the notice goes above a text rather than below it, in characters.
+	longText = 32768
+)
+
+// fate is what becomes of a part.
+type fate int
+
+const (
+	stays    fate = iota
+	leaves        // it is sealed and goes with its header
+	replaced      // it is sealed, and a short text takes the place of its body
+)
+
+// Plan is what becomes of a mail: which parts stay, what is sealed, where the notice goes.
+type Plan struct {
+	msg    *Message
+	whole  string
+	items  []Item
+	fates  map[*part]fate // of sealed leaves, and of multiparts of which nothing stays
+	hosts  []*host
+	kept   int
+	sealed int
+}
+
+// NewPlan asks judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
+// gateway.Error; other errors are those of reading the source. The source must outlive the plan.
+func NewPlan(m *Message, judge Judge) (*Plan, error) {
+	p := &Plan{msg: m, whole: m.Ambiguity, fates: make(map[*part]fate)}
+	if p.whole == "" {
+		if err := p.judge(judge); err != nil {
+			return nil, err
+		}
+	}
+	if p.whole == "" && len(p.fates) > 0 {
+		p.msg.root.walk(func(q *part) bool {
+			if q.boundary.shaky && q.isMultipart() {
+				p.whole = whyShaky
+			}
+			return true
+		})
+	}
+	if p.whole == "" {
+		if err := p.collect(); err != nil {
+			return nil, fmt.Errorf("plan the mail: %w", err)
+		}
+	}
+	if p.whole != "" {
+		item := rawItem(m.src, span{0, m.src.Size()}, "message.eml", "message/rfc822")
+		p.items, p.kept, p.sealed = []Item{item}, 0, 1
+		return p, nil
+	}
+	if len(p.items) > 0 {
+		if err := p.chooseHosts(); err != nil {
+			return nil, fmt.Errorf("place the notice: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// Items returns what is to be sealed, in the mail's order. Without any, the mail leaves byte-identical
+// behind the added header fields.
+func (p *Plan) Items() []Item { return p.items }
+
+// Whole reports whether the mail is sealed as one file, and why, in a phrase that is safe to log.
+func (p *Plan) Whole() (reason string, whole bool) { return p.whole, p.whole != "" }
+
+// Parts returns how many leaves stay and how many files are sealed.
+func (p *Plan) Parts() (kept, sealed int) { return p.kept, p.sealed }
+
+// judge sets the fates of all leaves, and then of the multiparts around them.
+func (p *Plan) judge(judge Judge) error {
+	var err error
+	p.msg.root.walk(func(q *part) bool {
+		if q.isMultipart() || q.empty || err != nil {
+			return err == nil
+		}
+		switch judge(q.facts()) {
+		case gateway.Keep:
+			if q.doubt != "" {
+				p.whole = q.doubt
+				return true
+			}
+			var long bool
+			if long, err = p.isOverlong(q); long {
+				p.fates[q] = replaced
+			}
+		case gateway.Reject:
+			err = gateway.Errorf(gateway.CodeRejected, nil, "a part of the mail is not accepted here")
+		case gateway.Defer:
+			err = gateway.Errorf(gateway.CodeUnavailable, nil, "a part of the mail cannot be judged now")
+		default: // an unknown verdict seals, too
+			p.fates[q] = leaves
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	root := p.msg.root
+	if p.whole == "" && p.fates[root] == leaves && root.doubt != "" {
+		p.whole = root.doubt
+	}
+	p.closeUp(root)
+	return nil
+}
+
+// closeUp settles the multiparts below q, and q itself.
+func (p *Plan) closeUp(q *part) {
+	if !q.isMultipart() {
+		return
+	}
+	for _, child := range q.children {
+		p.closeUp(child)
+	}
+	if q.typ == "multipart/signed" || q.typ == "multipart/encrypted" {
+		p.closeEnvelope(q)
+		return
+	}
+	for _, child := range q.children {
+		if p.fates[child] != leaves {
+			return
+		}
+	}
+	p.fates[q] = leaves
+}
+
+// closeEnvelope keeps a signed or encrypted entity untouched or seals it as one: half of it is worth nothing.
+func (p *Plan) closeEnvelope(q *part) {
+	sealed := false
+	q.walk(func(r *part) bool {
+		sealed = sealed || p.fates[r] != stays && !isSignature(q, r)
+		return true
+	})
+	q.walk(func(r *part) bool {
+		delete(p.fates, r)
+		return true
+	})
+	switch {
+	case !sealed:
+	case q.parent == nil:
+		p.whole = whyEnvelope
+	default:
+		p.fates[q] = leaves
+	}
+}
+
+// isSignature reports whether r is the detached signature of q (RFC 1847 section 2.1).
+func isSignature(q, r *part) bool {
+	if q.typ != "multipart/signed" || r.parent != q || r.index == 0 || r.index != len(q.children)-1 {
+		return false
+	}
+	switch r.typ {
+	case "application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature":
+		return r.doubt == ""
+	}
+	return false
+}
+
+func envelopeName(q *part) string {
+	if q.typ == "multipart/signed" {
+		return "signed-message.eml"
+	}
+	return "encrypted-message.eml"
+}
+
+// collect makes the items and counts the parts.
+func (p *Plan) collect() error {
+	var err error
+	p.msg.root.walk(func(q *part) bool {
+		if err != nil {
+			return false
+		}
+		envelope := q.typ == "multipart/signed" || q.typ == "multipart/encrypted"
+		switch {
+		case q.isMultipart() && p.fates[q] == leaves && envelope:
+			p.items = append(p.items, rawItem(p.msg.src, span{q.start, q.end}, envelopeName(q), "message/rfc822"))
+			p.sealed++
+			return false
+		case q.isMultipart():
+		case p.fates[q] == stays:
+			p.kept++
+		default:
+			p.sealed++
+			err = p.addLeaf(q)
+		}
+		return true
+	})
+	return err
+}
+
+func (p *Plan) addLeaf(q *part) error {
+	name := q.name
+	if p.fates[q] == replaced {
+		name = "message.txt"
+	}
+	item, err := leafItem(p.msg.src, q, name)
+	if err == nil && item.Name == "" {
+		item.Name, err = madeName(len(p.items)+1, item)
+	}
+	p.items = append(p.items, item)
+	return err
+}
+
+// isOverlong reports whether q would be a TextBody that Email-to-Case refuses. Room for the notice is
+// counted in, since q may have to carry it.
+func (p *Plan) isOverlong(q *part) (bool, error) {
+	const limit = maxTextBody - maxNotice
+	if q.typ != "text/plain" || q.end-q.body <= limit {
+		return false, nil // no encoding makes more characters than bytes
+	}
+	count := newTextCount()
+	text := decoder(p.msg.src, q)
+	if enc := encodingOf(q.charset); enc != nil {
+		text = enc.NewDecoder().Reader(text)
+	}
+	_, err := io.Copy(count, text)
+	if errors.Is(err, errDirty) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("measure a text: %w", err)
+	}
+	return count.characters > limit, nil
+}

@@ -1,0 +1,317 @@
+package rewrite
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Why a mail is sealed whole. The phrases are safe to log.
+const (
+	whyBytes       = "bare CR, bare LF or NUL"
+	whyHeaderSize  = "a header over the limit"
+	whyLineLength  = "a line over the limit"
+	whyDepth       = "multiparts nested over the limit"
+	whyParts       = "more parts than the limit"
+	whyNoBoundary  = "a multipart without a usable boundary"
+	whyOddBoundary = "a boundary parameter that can be read in two ways"
+	whyShaky       = "a boundary that is not quoted although it must be, and files"
+	whyEnvelope    = "a signed or encrypted mail with a file in it"
+	whyTwins       = "two multiparts with the same boundary"
+	whyNeverOccurs = "a multipart whose boundary never occurs"
+	whyEncoding    = "a multipart with a transfer encoding"
+	whyTwice       = "contradicting Content-* fields"
+	whyWord        = "a multipart type that is an encoded word"
+	whyCutHeader   = "a header that can be read as ending in two places"
+	whyNearly      = "a line that some readers take for a boundary"
+	whyOutside     = "a file outside of all parts"
+)
+
+// maxBoundary is far above the 70 characters of RFC 2046 section 5.1.1.
+const maxBoundary = 1000
+
+// Scan reads the mail once, from front to end, and returns its structure. Memory depends on the number of
+// parts and on limits.HeaderBytes only. A malformed mail is no error: see Message.Ambiguity.
+func Scan(src Source, limits Limits) (*Message, error) {
+	s := &scanner{src: src, limits: limits, lines: newLineReader(src, bufferSize), msg: &Message{src: src, root: &part{}}}
+	s.advance()
+	s.entity(s.msg.root, 0)
+	if s.err == nil && s.msg.Ambiguity == "" && !s.lines.clean() {
+		s.fail(whyBytes)
+	}
+	if s.err == nil {
+		s.err = s.findMessageID()
+	}
+	if s.err != nil {
+		return nil, fmt.Errorf("scan the mail: %w", s.err)
+	}
+	return s.msg, nil
+}
+
+type scanner struct {
+	src    Source
+	limits Limits
+	lines  *lineReader
+	msg    *Message
+	err    error
+	block  []byte
+
+	// The current line, which nobody has used up yet; which open multipart it delimits, if any, and whether
+	// it closes it; whether it begins like a boundary line but is none.
+	line     line
+	hit      *part
+	closes   bool
+	nearly   bool
+	endsLine bool // the line before it had a line end
+
+	open  []*part
+	count int
+	look  lookout
+}
+
+// fail ends the scan: the mail will be sealed whole.
+func (s *scanner) fail(why string) {
+	if s.msg.Ambiguity == "" {
+		s.msg.Ambiguity = why
+	}
+	s.line.eof, s.hit = true, nil
+}
+
+func (s *scanner) stopped() bool { return s.line.eof || s.hit != nil }
+
+// advance reads the next line and compares it with the boundaries of all open multiparts.
+func (s *scanner) advance() {
+	if s.err != nil || s.msg.Ambiguity != "" {
+		return
+	}
+	s.endsLine = s.line.size() > int64(len(s.line.text)) && s.line.size() > 1
+	s.line, s.err = s.lines.next()
+	s.hit, s.closes, s.nearly = nil, false, false
+	if s.err != nil {
+		s.line.eof = true
+		return
+	}
+	if s.line.size() > s.limits.LineLength {
+		s.fail(whyLineLength)
+		return
+	}
+	if len(s.open) > 0 && bytes.HasPrefix(s.line.text, []byte("--")) {
+		s.compare(s.line.text[2:])
+	}
+}
+
+func (s *scanner) compare(text []byte) {
+	for i := len(s.open) - 1; i >= 0; i-- {
+		p := s.open[i]
+		if !hasPrefix(text, p.boundary.value) {
+			s.nearly = s.nearly || p.boundary.other != "" && hasPrefix(text, p.boundary.other) && s.hit == nil
+			continue
+		}
+		rest := bytes.TrimRight(text[len(p.boundary.value):], " \t")
+		closes := string(rest) == "--"
+		switch {
+		case len(rest) > 0 && !closes, p.closed:
+			s.nearly = true
+		case s.hit != nil:
+			s.fail(whyTwins)
+			return
+		default:
+			s.hit, s.closes = p, closes
+		}
+	}
+}
+
+// entity reads a header and what belongs to it, up to the line that ends it.
+func (s *scanner) entity(p *part, depth int) {
+	s.count++
+	if s.count > s.limits.Parts {
+		s.fail(whyParts)
+	}
+	s.header(p)
+	if s.err != nil || s.msg.Ambiguity != "" {
+		return
+	}
+	if strings.HasPrefix(p.typ, "multipart/") {
+		s.multipart(p, depth)
+		return
+	}
+	s.text(p)
+	p.end = s.bodyEnd(p)
+}
+
+// bodyEnd leaves the CRLF before a boundary line to that line. Where the last boundary line is missing, the
+// CRLF that ends the mail stands for the one before it, as other readers have it.
+func (s *scanner) bodyEnd(p *part) int64 {
+	end := s.line.start
+	if !s.line.eof || p.parent != nil && !p.isMultipart() && s.endsLine {
+		end -= 2
+	}
+	return max(end, p.body)
+}
+
+func (s *scanner) header(p *part) {
+	p.start = s.line.start
+	s.look = lookout{}
+	for !s.stopped() && isHeaderLine(s.line.text) {
+		if s.line.end-p.start > s.limits.HeaderBytes {
+			s.fail(whyHeaderSize)
+			return
+		}
+		s.advance()
+	}
+	p.body = s.line.start
+	switch {
+	case s.stopped():
+	case len(s.line.text) == 0:
+		p.body, p.blank = s.line.end, true
+		s.advance()
+	default:
+		s.look.cutHeader()
+	}
+	if s.err != nil || s.msg.Ambiguity != "" {
+		return
+	}
+	if s.err = s.readBlock(p); s.err == nil {
+		describe(p, fields(s.block, p.start))
+	}
+}
+
+func (s *scanner) readBlock(p *part) error {
+	size := int(p.body - p.start)
+	if cap(s.block) < size {
+		s.block = make([]byte, size)
+	}
+	s.block = s.block[:size]
+	if _, err := s.src.ReadAt(s.block, p.start); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read a header: %w", err)
+	}
+	return nil
+}
+
+// text passes over the body of a leaf, or over what stands before or after the parts of a multipart.
+func (s *scanner) text(p *part) {
+	for !s.stopped() {
+		if why := s.look.see(s.line.text, s.nearly); why != "" {
+			p.doubt = why
+		}
+		s.advance()
+	}
+}
+
+// outside passes over a preamble or an epilogue, which no reader shows, but some search for files.
+func (s *scanner) outside() {
+	start := s.line.start
+	for !s.stopped() {
+		why := s.look.see(s.line.text, s.nearly)
+		if why == "" && (looksLikeFile(s.line.text) || s.line.end-start > maxOutside) {
+			why = whyOutside
+		}
+		if why != "" {
+			s.fail(why)
+			return
+		}
+		s.advance()
+	}
+}
+
+func (s *scanner) multipart(p *part, depth int) {
+	if why := s.unusable(p, depth); why != "" {
+		s.fail(why)
+		return
+	}
+	s.open = append(s.open, p)
+	s.recompare()
+	s.outside()
+	for s.hit == p && !s.closes {
+		delimiter := s.line.span
+		s.advance()
+		for s.hit == p && !s.closes { // doubled boundary lines make no part
+			delimiter.end = s.line.end
+			s.advance()
+		}
+		child := &part{parent: p, index: len(p.children)}
+		p.lines = append(p.lines, delimiter)
+		p.children = append(p.children, child)
+		s.entity(child, depth+1)
+	}
+	if s.hit == p {
+		p.closed = true
+		p.lines = append(p.lines, s.line.span)
+		s.advance()
+		s.look = lookout{}
+		s.outside()
+	}
+	p.end = s.bodyEnd(p)
+	s.open = s.open[:len(s.open)-1]
+	s.recompare()
+	if len(p.children) > 0 || s.msg.Ambiguity != "" {
+		return
+	}
+	if p.empty = !p.closed && s.blank(span{p.body, p.end}); !p.empty {
+		s.fail(whyNeverOccurs)
+	}
+}
+
+// blank reports whether there is nothing but white space: nobody can see a file there.
+func (s *scanner) blank(in span) bool {
+	if in.size() > maxOutside || s.err != nil {
+		return false
+	}
+	text := make([]byte, in.size())
+	if _, err := s.src.ReadAt(text, in.start); err != nil && !errors.Is(err, io.EOF) {
+		s.err = fmt.Errorf("read a body: %w", err)
+	}
+	return len(bytes.TrimSpace(text)) == 0
+}
+
+func hasPrefix(text []byte, prefix string) bool {
+	return len(text) >= len(prefix) && string(text[:len(prefix)]) == prefix
+}
+
+// recompare judges the current line again after the set of open multiparts has changed.
+func (s *scanner) recompare() {
+	if s.line.eof || !bytes.HasPrefix(s.line.text, []byte("--")) {
+		return
+	}
+	s.hit, s.closes, s.nearly = nil, false, false
+	s.compare(s.line.text[2:])
+}
+
+func (s *scanner) unusable(p *part, depth int) string {
+	switch {
+	case p.doubt != "":
+		return p.doubt
+	case depth >= s.limits.Depth:
+		return whyDepth
+	case p.boundary.value == "" || len(p.boundary.value) > maxBoundary:
+		return whyNoBoundary
+	case p.encoding != "" && p.encoding != "7bit" && p.encoding != "8bit" && p.encoding != "binary":
+		return whyEncoding
+	}
+	for _, other := range s.open {
+		if other.boundary.value == p.boundary.value {
+			return whyTwins
+		}
+	}
+	return ""
+}
+
+// findMessageID looks at every field of the top header, even of one that is over the limit.
+func (s *scanner) findMessageID() error {
+	r := newFieldReader(s.src, maxField)
+	for {
+		f, err := r.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the header: %w", err)
+		}
+		if f.name == "message-id" {
+			s.msg.messageID = f.value()
+			return nil
+		}
+	}
+}

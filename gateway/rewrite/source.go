@@ -1,0 +1,131 @@
+package rewrite
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+)
+
+// Source is a mail as it came: CRLF line ends, no bare CR, bare LF or NUL. A mail that is not so is ambiguous.
+type Source interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// Limits are what a mail may have before it is sealed whole.
+type Limits struct {
+	HeaderBytes int64 // of one header block
+	LineLength  int64 // in bytes, with the line end
+	Depth       int   // of multiparts in multiparts
+	Parts       int   // leaves and multiparts together
+}
+
+// DefaultLimits returns limits that no honest mail meets: Email-to-Case bounces larger headers.
+func DefaultLimits() Limits {
+	return Limits{HeaderBytes: 128 << 10, LineLength: 1 << 20, Depth: 32, Parts: 1000}
+}
+
+const bufferSize = 64 << 10
+
+// span is a range of bytes of the source: [start, end).
+type span struct{ start, end int64 }
+
+func (s span) size() int64 { return s.end - s.start }
+
+func section(src io.ReaderAt, s span) *io.SectionReader {
+	return io.NewSectionReader(src, s.start, s.size())
+}
+
+// line is one line of the source. Of a line over the buffer's size text holds the beginning only.
+type line struct {
+	span
+	text []byte // without the line end; valid until the next line is read
+	eof  bool   // there is no line: start and end are the end of the source
+}
+
+// lineReader cuts the source into lines and sees what no honest mail has: NUL, bare CR, bare LF.
+type lineReader struct {
+	bytes  byteCounter
+	in     *bufio.Reader
+	at     int64
+	crlfs  int64
+	bareLF bool
+	head   []byte // of a line that is longer than the buffer
+}
+
+// byteCounter looks at every chunk once, at the speed of bytes.Count.
+type byteCounter struct {
+	r   io.Reader
+	crs int64
+	nul bool
+}
+
+func (c *byteCounter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.crs += int64(bytes.Count(p[:n], []byte{'\r'}))
+	c.nul = c.nul || bytes.IndexByte(p[:n], 0) >= 0
+	return n, err
+}
+
+func newLineReader(src Source, size int) *lineReader {
+	r := &lineReader{bytes: byteCounter{r: io.NewSectionReader(src, 0, src.Size())}}
+	r.in = bufio.NewReaderSize(&r.bytes, size)
+	return r
+}
+
+// next returns the next line, or one with eof set.
+func (r *lineReader) next() (line, error) {
+	l := line{span: span{r.at, r.at}}
+	text, err := r.in.ReadSlice('\n')
+	r.at += int64(len(text))
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		r.head = append(r.head[:0], text...)
+		l.text = r.head
+		err = r.skip(text)
+	case err == nil:
+		r.count(text, 0)
+		l.text = bytes.TrimSuffix(text[:len(text)-1], []byte{'\r'})
+	default:
+		l.text = text
+	}
+	l.end = r.at
+	if err != nil && !errors.Is(err, io.EOF) {
+		return l, err
+	}
+	l.eof = l.size() == 0
+	return l, nil
+}
+
+// skip reads the rest of a line that is longer than the buffer.
+func (r *lineReader) skip(text []byte) error {
+	err := bufio.ErrBufferFull
+	before := byte(0)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		before = text[len(text)-1]
+		text, err = r.in.ReadSlice('\n')
+		r.at += int64(len(text))
+	}
+	if err == nil {
+		r.count(text, before)
+	}
+	return err
+}
+
+// count notes how a line ended; before is what came before text in the same line.
+func (r *lineReader) count(text []byte, before byte) {
+	if len(text) > 1 {
+		before = text[len(text)-2]
+	}
+	if before == '\r' {
+		r.crlfs++
+	} else {
+		r.bareLF = true
+	}
+}
+
+// clean reports whether all line ends so far are CRLF and no NUL was seen. It is exact at the end only.
+func (r *lineReader) clean() bool {
+	return !r.bytes.nul && !r.bareLF && r.bytes.crs == r.crlfs
+}

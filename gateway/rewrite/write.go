@@ -1,0 +1,204 @@
+package rewrite
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Output is what is added to the mail.
+type Output struct {
+	// Trace is complete header fields with CRLF line ends, put before everything.
+	Trace []byte
+	// Notice is used only if the plan has items.
+	Notice Notice
+}
+
+// Written says what a next hop must know of the rewritten mail.
+type Written struct {
+	Size       int64
+	EightBit   bool // an octet above 127 is in the body: 8BITMIME (RFC 6152)
+	HeaderUTF8 bool // an octet above 127 is in the header: SMTPUTF8 (RFC 6531)
+}
+
+// Write streams the rewritten mail to w. It may be called again.
+func (p *Plan) Write(w io.Writer, out Output) (Written, error) {
+	m := &meter{w: w, inHeader: true}
+	err := p.write(m, out)
+	if err != nil {
+		return Written{}, fmt.Errorf("rewrite the mail: %w", err)
+	}
+	return m.written, nil
+}
+
+func (p *Plan) write(m *meter, out Output) error {
+	if err := writeString(m, string(out.Trace)); err != nil {
+		return err
+	}
+	root := p.msg.root
+	switch {
+	case p.whole != "":
+		return p.writeWhole(m, newNotice(out.Notice, aboutWhole))
+	case len(p.items) == 0:
+		return p.copyMail(m, nil)
+	case !root.isMultipart():
+		about := aboutFiles
+		if p.fates[root] == replaced {
+			about = aboutText
+		}
+		return p.writeSingle(m, newNotice(out.Notice, about))
+	}
+	return p.writeParts(m, newNotice(out.Notice, p.about()), out.Notice.Link)
+}
+
+// about says what the notice of a multipart is about.
+func (p *Plan) about() kind {
+	for _, fate := range p.fates {
+		if fate == leaves {
+			return aboutFiles
+		}
+	}
+	return aboutText
+}
+
+func (p *Plan) copyMail(m *meter, edits []edit) error {
+	root := p.msg.root
+	var head, body []edit
+	for _, e := range edits {
+		if e.start < root.body {
+			head = append(head, e)
+		} else {
+			body = append(body, e)
+		}
+	}
+	if err := apply(m, p.msg.src, span{0, root.body}, head); err != nil {
+		return err
+	}
+	m.inHeader = false
+	return apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, body)
+}
+
+// writeParts writes a multipart without its sealed parts.
+func (p *Plan) writeParts(m *meter, n *notice, link string) error {
+	edits, told, err := p.noticeEdits(n)
+	if err != nil {
+		return err
+	}
+	var home *place
+	if !told {
+		found := p.settle(p.findPlace())
+		home = &found
+	}
+	removed, err := p.removals(p.msg.root, n, home)
+	if err != nil {
+		return err
+	}
+	edits = append(edits, removed...) // at the same place the notice comes first: what is removed lies behind it
+	if home != nil && home.wrap {
+		return p.writeWrapped(m, n, edits, link)
+	}
+	return p.copyMail(m, edits)
+}
+
+// noticeEdits puts the notice into the bodies. told is false if it needs a part of its own: when a body
+// cannot carry it, none does, so that the mail says it once.
+func (p *Plan) noticeEdits(n *notice) (edits []edit, told bool, err error) {
+	for q, fate := range p.fates {
+		if fate != replaced {
+			continue
+		}
+		body, encoding, err := n.encoded()
+		if err != nil {
+			return nil, false, err
+		}
+		more, err := replaceBody(p.msg.src, q, string(body), encoding)
+		if err != nil {
+			return nil, false, err
+		}
+		edits = append(edits, more...)
+		told = true
+	}
+	carry := len(p.hosts) > 0
+	for _, h := range p.hosts {
+		carry = carry && h.carries(n)
+	}
+	if !carry && !told {
+		return nil, false, nil
+	}
+	for _, h := range p.hosts {
+		if !h.carries(n) {
+			continue
+		}
+		more, err := h.insertion(p.msg.src, n)
+		if err != nil {
+			return nil, false, err
+		}
+		edits = append(edits, more...)
+		told = true
+	}
+	return edits, told, nil
+}
+
+// replaceBody puts a short text in the place of a long one; only the fields that describe the body change.
+func replaceBody(src io.ReaderAt, q *part, body, encoding string) ([]edit, error) {
+	block := make([]byte, q.body-q.start)
+	if _, err := src.ReadAt(block, q.start); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read a header: %w", err)
+	}
+	edits := make([]edit, 0, 4)
+	last := q.start
+	for _, f := range fields(block, q.start) {
+		last = f.end
+		if f.name == "content-type" || f.name == "content-transfer-encoding" {
+			edits = append(edits, remove(f.span))
+		}
+	}
+	described := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: " + encoding + "\r\n"
+	if !q.blank {
+		described += "\r\n"
+	}
+	return append(edits, replace(span{last, last}, described), replace(span{q.body, q.end}, body)), nil
+}
+
+// newBoundary cannot be foretold by a sender, who could else write parts of his own: it comes from the link.
+func newBoundary(link string) string {
+	sum := sha256.Sum256([]byte("boundary " + link))
+	return "=_sealpost_" + hex.EncodeToString(sum[:16])
+}
+
+// meter counts what is written, and looks for octets above 127.
+type meter struct {
+	w        io.Writer
+	inHeader bool
+	written  Written
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.w.Write(p)
+	m.written.Size += int64(n)
+	switch {
+	case m.inHeader:
+		m.written.HeaderUTF8 = m.written.HeaderUTF8 || isWide(p)
+	case !m.written.EightBit:
+		m.written.EightBit = isWide(p)
+	}
+	return n, err
+}
+
+func isWide(p []byte) bool {
+	for len(p) >= 8 {
+		if binary.NativeEndian.Uint64(p)&0x8080808080808080 != 0 {
+			return true
+		}
+		p = p[8:]
+	}
+	for _, b := range p {
+		if b >= 0x80 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,203 @@
+package smtpd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"sealpost/gateway"
+)
+
+// position is where in a line the next octet of message text stands.
+type position int
+
+const (
+	lineStart position = iota // after CRLF, or at the very beginning
+	lineDot                   // after a dot at the start of a line
+	lineDotCR                 // after a dot and CR at the start of a line
+	inLine
+	afterCR
+)
+
+// body checks message text while it streams into the spool. After the first failure it writes no more,
+// but still finds the end of the text.
+type body struct {
+	dots  bool // the text is dot-stuffed and ends with CRLF "." CRLF (RFC 5321 section 4.5.2)
+	spool io.Writer
+	out   []byte // waits to be written to spool; its capacity is never exceeded
+
+	at      position
+	line    int64 // number of the current line, from 0
+	length  int64 // octets in the current line
+	size    int64
+	maxSize int64
+	loops   receivedCounter
+	err     error // the first failure
+}
+
+// feed takes the next octets of text. It returns how many of them belong to the text, and whether the
+// text has ended; without dots it never ends by itself.
+func (b *body) feed(p []byte) (n int, done bool) {
+	for n < len(p) {
+		if b.at == inLine {
+			n += b.run(p[n:])
+			continue
+		}
+		used, end := b.step(p[n])
+		n += used
+		if end {
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// step looks at one octet outside the middle of a line. It uses it up, or only moves on.
+func (b *body) step(c byte) (used int, end bool) {
+	switch b.at {
+	case lineStart:
+		switch {
+		case c == '.' && b.dots:
+			b.at = lineDot
+			return 1, false
+		case c == '\r':
+			b.at = afterCR
+			return 1, false
+		}
+		b.at = inLine
+	case lineDot:
+		if c == '\r' {
+			b.at = lineDotCR
+			return 1, false
+		}
+		b.at = inLine
+	case lineDotCR:
+		if c == '\n' {
+			return 1, true
+		}
+		b.at = afterCR // which finds the bare CR
+	case afterCR:
+		switch c {
+		case '\n':
+			b.emit([]byte("\r\n"))
+			b.loops.endLine(b.length == 0)
+			b.line++
+			b.length = 0
+			b.at = lineStart
+			return 1, false
+		case '\r':
+			b.malformed("bare CR")
+			return 1, false
+		}
+		b.malformed("bare CR")
+		b.at = inLine
+	}
+	return 0, false
+}
+
+// run takes octets up to the next CR.
+func (b *body) run(p []byte) int {
+	n := len(p)
+	cr := bytes.IndexByte(p, '\r')
+	if cr >= 0 {
+		n = cr
+	}
+	text := p[:n]
+	if bytes.IndexByte(text, '\n') >= 0 {
+		b.malformed("bare LF")
+	}
+	if bytes.IndexByte(text, 0) >= 0 {
+		b.malformed("NUL octet")
+	}
+	b.length += int64(n)
+	b.loops.scan(text)
+	if b.loops.exceeded() {
+		b.fail(gateway.Errorf(gateway.CodeLoop, nil, "mail loop: more than %d Received fields", b.loops.limit))
+	}
+	b.emit(text)
+	if cr >= 0 {
+		b.at = afterCR
+		n++
+	}
+	return n
+}
+
+// finish tells that the last octet was fed, and returns what is wrong with the text. The spool then has
+// all of it.
+func (b *body) finish() error {
+	if b.at == afterCR && !b.dots {
+		b.malformed("bare CR")
+	}
+	b.flush()
+	return b.err
+}
+
+func (b *body) malformed(what string) {
+	b.fail(gateway.Errorf(gateway.CodeInvalid, nil,
+		"%s in line %d of the message, nothing was accepted; lines must end with CRLF", what, b.line+1))
+}
+
+func (b *body) fail(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+func (b *body) failed() bool { return b.err != nil }
+
+func (b *body) emit(p []byte) {
+	if b.size += int64(len(p)); b.size > b.maxSize {
+		b.fail(gateway.Errorf(gateway.CodeTooLarge, nil, "message is larger than %d octets", b.maxSize))
+	}
+	for b.err == nil && len(p) > 0 {
+		if len(b.out) == cap(b.out) {
+			b.flush()
+		}
+		n := min(len(p), cap(b.out)-len(b.out))
+		b.out = append(b.out, p[:n]...)
+		p = p[n:]
+	}
+}
+
+func (b *body) flush() {
+	if b.err == nil && len(b.out) > 0 {
+		if _, err := b.spool.Write(b.out); err != nil {
+			b.fail(fmt.Errorf("spool the mail: %w", err))
+		}
+	}
+	b.out = b.out[:0]
+}
+
+// receivedCounter counts the Received fields of a header section (RFC 5321 section 6.3).
+type receivedCounter struct {
+	limit   int
+	count   int
+	matched int  // octets of the field's name that the current line has matched
+	other   bool // the current line is none
+	over    bool // the header section has ended
+}
+
+func (r *receivedCounter) scan(p []byte) {
+	const name = "received"
+	for _, c := range p {
+		switch {
+		case r.over || r.other:
+			return
+		case r.matched < len(name) && c|0x20 == name[r.matched]:
+			r.matched++
+		case r.matched == len(name) && c == ':':
+			r.count++
+			r.other = true
+		case r.matched == len(name) && (c == ' ' || c == '\t'): // RFC 5322 section 4.5.8
+		default:
+			r.other = true
+		}
+	}
+}
+
+func (r *receivedCounter) endLine(empty bool) {
+	r.over = r.over || empty
+	r.matched, r.other = 0, false
+}
+
+func (r *receivedCounter) exceeded() bool { return r.count > r.limit }

@@ -1,0 +1,147 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// A database with one writer syncs its log once for each transaction. So callers that wait for the writer at
+// the same time share one: each has a savepoint of its own, and fails alone. One of the callers does the work
+// for all; there is no goroutine beside them.
+
+// maxGroup bounds what one transaction holds.
+const maxGroup = 64
+
+// job is what one caller wants done.
+type job struct {
+	run  func(*transaction) error
+	err  error         // set before done is closed
+	done chan struct{} // closed once it is committed or has failed
+}
+
+// group is the queue of the jobs that wait.
+type group struct {
+	leader chan struct{} // holds a token while somebody works for all
+	mu     sync.Mutex
+	jobs   []*job
+}
+
+func newGroup() *group { return &group{leader: make(chan struct{}, 1)} }
+
+// take removes up to maxGroup jobs from the queue.
+func (g *group) take() []*job {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(g.jobs), maxGroup)
+	taken := slices.Clone(g.jobs[:n])
+	g.jobs = slices.Delete(g.jobs, 0, n)
+	return taken
+}
+
+func (g *group) add(j *job) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.jobs = append(g.jobs, j)
+}
+
+// remove takes a job back, and reports whether that was in time.
+func (g *group) remove(j *job) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.Index(g.jobs, j)
+	if i < 0 {
+		return false
+	}
+	g.jobs = slices.Delete(g.jobs, i, i+1)
+	return true
+}
+
+// update runs do inside of a transaction and commits what it did unless it fails. Once it has begun, it is
+// not cut short by ctx: SQLite would roll back what others did in the same transaction.
+func (s *Store) update(ctx context.Context, doing string, do func(*transaction) error) error {
+	j := &job{done: make(chan struct{}), run: func(tx *transaction) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return do(tx)
+	}}
+	s.group.add(j)
+	select {
+	case <-j.done:
+	case s.group.leader <- struct{}{}:
+		for !s.isDone(j) {
+			s.runJobs(context.WithoutCancel(ctx), s.group.take())
+		}
+		<-s.group.leader
+	case <-ctx.Done():
+		if s.group.remove(j) {
+			return s.failure(ctx, doing, ctx.Err())
+		}
+		<-j.done
+	}
+	return s.failure(ctx, doing, j.err)
+}
+
+func (s *Store) isDone(j *job) bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// runJobs runs jobs in one transaction and tells their callers.
+func (s *Store) runJobs(ctx context.Context, jobs []*job) {
+	err := s.commitJobs(ctx, jobs)
+	for _, j := range jobs {
+		if j.err == nil {
+			j.err = err
+		}
+		close(j.done)
+	}
+}
+
+// commitJobs returns the error that is everyone's; a job's own is in the job.
+func (s *Store) commitJobs(ctx context.Context, jobs []*job) error {
+	sqlTx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	now, err := s.Now(ctx)
+	if err != nil {
+		return errors.Join(err, sqlTx.Rollback())
+	}
+	tx := &transaction{Tx: sqlTx, stmts: s.writeStmts, now: now}
+	for _, j := range jobs {
+		if err := tx.try(ctx, j); err != nil {
+			// A failed rollback leaves nothing either, and as a rule SQLite has rolled back already.
+			_ = sqlTx.Rollback()
+			return err
+		}
+	}
+	return sqlTx.Commit()
+}
+
+const (
+	qSavepoint = `SAVEPOINT job`
+	qRelease   = `RELEASE job`
+	qUndo      = `ROLLBACK TO job`
+)
+
+// try runs one job, and undoes what it did if it fails. It returns an error if the whole transaction is lost.
+func (tx *transaction) try(ctx context.Context, j *job) error {
+	if _, err := tx.exec(ctx, qSavepoint); err != nil {
+		return err
+	}
+	if j.err = j.run(tx); j.err != nil {
+		if _, err := tx.exec(ctx, qUndo); err != nil {
+			return fmt.Errorf("the transaction was lost: %w", j.err)
+		}
+	}
+	_, err := tx.exec(ctx, qRelease)
+	return err
+}

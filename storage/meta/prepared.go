@@ -1,0 +1,18 @@
+package meta
+
+// writeQueries are those that a mail or a delivery needs inside of a transaction; they are prepared once.
+func writeQueries(d dialect) []string {
+	return []string{
+		qSavepoint, qRelease, qUndo, qReadQueueKey, qInsertMail, qInsertAddress, qInsertDelivery,
+		qInsertPackage, qInsertItem, qInsertObject, qInsertPlacement,
+		qLostLeases + d.skipLocked, qLease(d), qCopy, qLeased + d.forUpdate, qRenewLease, qEndLease, qInsertAttempt,
+		qStatesOfMail, qCopyToGarbage, qEraseCopy, qEraseKeys, qInsertAudit,
+	}
+}
+
+// readQueries are those that a mail, a delivery or an opened package needs outside of one.
+func readQueries() []string {
+	return []string{
+		qReadQueueKey, qNextDue, qPackage, qItems, qObjects, qPlaces, qObject, qFindSession, qGrant, qAgent,
+	}
+}
