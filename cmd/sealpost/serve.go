@@ -90,13 +90,10 @@ func newGateway(cfg *config.Config, s *stores, logger *slog.Logger) (*gatewayNod
 	}
 	router, registry := newRouter(cfg), telemetry.NewRegistry()
 	g := &gatewayNode{
-		logger:  logger,
-		sweeper: intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
-		relay:   newRelay(cfg, s, router, registry, logger),
-		readiness: telemetry.NewReadiness(func(ctx context.Context) error {
-			_, err := s.meta.Now(ctx)
-			return err
-		}),
+		logger:    logger,
+		sweeper:   intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
+		relay:     newRelay(cfg, s, router, registry, logger),
+		readiness: telemetry.NewReadiness(s.meta.Ping),
 	}
 	if g.smtp, err = newSMTP(cfg, s, sealer, router, registry, logger); err != nil {
 		return nil, err

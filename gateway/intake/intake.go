@@ -29,8 +29,8 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 	// QueueKey returns the key for mails that wait since the day of now.
 	QueueKey(ctx context.Context, now time.Time) (gateway.QueueKey, error)
-	// CommitMail makes the mail ours, in one transaction. It is not retried: after an error the outcome
-	// may be unknown, and the sender will try again.
+	// CommitMail makes the mail ours, in one transaction. It is not retried, since the sender will try
+	// again. After CodeStorageFull nothing is committed; after any other error that may be unknown.
 	CommitMail(ctx context.Context, mail gateway.AcceptedMail) error
 }
 
@@ -105,7 +105,11 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	if err != nil {
 		return errors.Join(err, t.stored.discard(ctx))
 	}
-	return t.timed(&t.timings.commit, func() error { return t.store.CommitMail(ctx, accepted) })
+	err = t.timed(&t.timings.commit, func() error { return t.store.CommitMail(ctx, accepted) })
+	if gateway.ErrorCode(err) == gateway.CodeStorageFull {
+		err = errors.Join(err, t.stored.discard(ctx)) // or each new try would take more of what room is left
+	}
+	return err
 }
 
 // prepare does everything up to the commit. What it stored is recorded in t.stored.

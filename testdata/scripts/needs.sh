@@ -4,7 +4,7 @@
 set -euo pipefail
 
 declare -A packages=(
-    [swaks]=swaks [smtp-source]=postfix [postfix]=postfix [chromium]=chromium [shellcheck]=shellcheck [python3]=python3
+    [swaks]=swaks [smtp-source]=postfix [postfix]=postfix [chromium]=chromium [shellcheck]=shellcheck [curl]=curl
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 
