@@ -126,7 +126,7 @@ func newSMTP(cfg *config.Config, s *stores, sealer *crypto.Sealer, router *route
 	front.CommandIdle, front.DataIdle, front.DataTotal = limits.CommandIdle.Std(), limits.DataIdle.Std(), limits.DataTotal.Std()
 	return smtpd.New(smtpd.Options{
 		Hostname: cfg.Hostname, TLS: certificates, MaxMessageSize: int64(cfg.SMTP.MaxMessageSize), Limits: front,
-		AllowFrom: cfg.SMTP.AllowFrom, Router: router, Handler: handler, Logger: logger, Metrics: registry,
+		AllowFrom: cfg.SMTP.AllowFrom, TrustedRelays: cfg.SMTP.TrustedRelays, Router: router, Handler: handler, Logger: logger, Metrics: registry,
 		NewSpooled: func() (gateway.Spooled, error) { return waiting.New(), nil },
 	})
 }

@@ -113,6 +113,16 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
+func TestTrustedRelaysHaveNoLimitOfTheirOwn(t *testing.T) {
+	ts := startServer(t, func(o *Options) {
+		o.Limits.ConnectionsPerClient = 1
+		o.TrustedRelays = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	for range 3 {
+		ts.dial(t, greeting)
+	}
+}
+
 func tryDial(t *testing.T, ts *testServer) (*client, string) {
 	t.Helper()
 	nc, err := net.Dial("tcp", ts.address)

@@ -95,12 +95,14 @@ type Options struct {
 	MaxMessageSize int64 // in octets, as the mail is after dots were unstuffed
 	Limits         Limits
 	// AllowFrom are the only clients that may connect; empty lets everyone connect.
-	AllowFrom  []netip.Prefix
-	Router     Router
-	NewSpooled func() (gateway.Spooled, error)
-	Handler    Handler
-	Logger     *slog.Logger          // nil discards
-	Metrics    prometheus.Registerer // nil registers nothing
+	AllowFrom []netip.Prefix
+	// TrustedRelays are mail servers in front of us: ConnectionsPerClient does not apply to them.
+	TrustedRelays []netip.Prefix
+	Router        Router
+	NewSpooled    func() (gateway.Spooled, error)
+	Handler       Handler
+	Logger        *slog.Logger          // nil discards
+	Metrics       prometheus.Registerer // nil registers nothing
 }
 
 func (o Options) withDefaults() (Options, error) {

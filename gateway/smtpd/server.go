@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -129,8 +130,8 @@ func (s *Server) admit(nc net.Conn) {
 		s.turnAway(nc, client, goingDownReply, "shutdown")
 		return
 	}
-	key, limits := clientKey(client), s.opts.Limits
-	if len(s.sockets) >= limits.Connections || limits.ConnectionsPerClient > 0 && s.clients[key] >= limits.ConnectionsPerClient {
+	key := clientKey(client)
+	if len(s.sockets) >= s.opts.Limits.Connections || s.tooMany(client, s.clients[key]) {
 		s.mu.Unlock()
 		s.turnAway(nc, client, busyReply, "busy")
 		return
@@ -145,13 +146,18 @@ func (s *Server) admit(nc net.Conn) {
 	go s.serveSocket(nc, client)
 }
 
+// tooMany reports whether a client that has open connections already may not have another.
+func (s *Server) tooMany(client netip.Addr, open int) bool {
+	most := s.opts.Limits.ConnectionsPerClient
+	return most > 0 && open >= most && !contains(s.opts.TrustedRelays, client)
+}
+
 func (s *Server) allowed(client netip.Addr) bool {
-	for _, prefix := range s.opts.AllowFrom {
-		if prefix.Contains(client) {
-			return true
-		}
-	}
-	return len(s.opts.AllowFrom) == 0
+	return len(s.opts.AllowFrom) == 0 || contains(s.opts.AllowFrom, client)
+}
+
+func contains(networks []netip.Prefix, client netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(client) })
 }
 
 // turnAway answers in place of the greeting (RFC 5321 section 3.1). The reply fits into the socket's
