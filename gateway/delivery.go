@@ -139,6 +139,9 @@ type Delivery struct {
 	Route     string
 	ForwardTo string
 	Created   time.Time
+	// Since is when the time began that deferred attempts may take: Created, or the last time an admin
+	// made it pending again.
+	Since time.Time
 	// Attempts is the number of attempts that have begun.
 	Attempts int
 	// NextAttempt is when a pending delivery is due.

@@ -14,7 +14,7 @@ import (
 )
 
 type queueCommand struct {
-	List  queueListCommand  `cmd:"" help:"List deliveries, those that still wait first of all."`
+	List  queueListCommand  `cmd:"" help:"List deliveries, the oldest first."`
 	Show  queueShowCommand  `cmd:"" help:"Show one mail: who, where to, and every attempt with its reply."`
 	Retry queueRetryCommand `cmd:"" help:"Try a dead delivery again."`
 }

@@ -117,7 +117,7 @@ func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.Lease
 			return err
 		}
 		var again bool
-		if next, again = r.opts.Schedule.Next(d.Created, now, d.Attempts, r.opts.Rand()); !again {
+		if next, again = r.opts.Schedule.Next(d.Since, now, d.Attempts, r.opts.Rand()); !again {
 			out.event = gateway.EventGaveUp
 		} else if out.cut {
 			next = now

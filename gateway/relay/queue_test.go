@@ -67,8 +67,8 @@ func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner string, limit int, 
 		d.Attempts++
 		d.State = gateway.Sending
 		d.Lease = gateway.Lease{Delivery: d.ID, Owner: owner, Fence: q.fence, Until: q.clock.Add(ttl)}
-		if d.Created.IsZero() {
-			d.Created = q.clock
+		if d.Since.IsZero() {
+			d.Since = q.clock
 		}
 		q.leased[d.ID] = d
 		taken = append(taken, d)

@@ -76,7 +76,7 @@ func TestGivesUpAfterFiveDays(t *testing.T) {
 	hop := &scriptedHop{at: stageRcpt, fault: replies4}
 	d := newDelivery(1, len(smallMail))
 	q := newQueue()
-	d.Created = q.clock.Add(-5 * 24 * time.Hour)
+	d.Since = q.clock.Add(-5 * 24 * time.Hour)
 	q.waiting = append(q.waiting, d)
 	got := run(t, Options{}, q, fakeCopies{d.Mail: text(smallMail)}, hop.start(t)).result(t)
 	if got.Event != gateway.EventGaveUp || got.state != gateway.Dead || got.Code != 450 {

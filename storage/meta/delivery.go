@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	deliveryColumns = `id, mail_id, state, route, forward_to, created, attempts, next_attempt, last_code, last_reply`
+	deliveryColumns = `id, mail_id, state, route, forward_to, created, since, attempts, next_attempt, last_code, last_reply`
 
 	qGetDelivery  = `SELECT ` + deliveryColumns + ` FROM deliveries WHERE id = $1`
 	qListAttempts = `SELECT number, started, ended, hop, event, code, reply, tls FROM attempts
@@ -20,7 +20,7 @@ const (
 	qCount       = `SELECT state, COUNT(*) FROM deliveries GROUP BY state`
 	qEventTarget = `SELECT d.mail_id, d.state, d.await_case, m.queue_day IS NOT NULL
 		FROM deliveries d JOIN mails m ON m.id = d.mail_id WHERE d.id = $1`
-	qMove        = `UPDATE deliveries SET state = $2, next_attempt = $3 WHERE id = $1`
+	qMove        = `UPDATE deliveries SET state = $2, next_attempt = $3, since = $3 WHERE id = $1`
 	qWindowsOver = `SELECT id, mail_id FROM deliveries
 		WHERE state = 'sent' AND await_case = 1 AND sent_at < $1 ORDER BY sent_at LIMIT $2`
 	qMail = `SELECT created, size, message_id, mail_from, queue_day IS NOT NULL,
@@ -38,15 +38,15 @@ const (
 func scanDelivery(row scanner, more ...any) (gateway.Delivery, []byte, error) {
 	var d gateway.Delivery
 	var mail string
-	var created, next int64
+	var created, since, next int64
 	var reply []byte
-	into := []any{&d.ID, &mail, &d.State, &d.Route, &d.ForwardTo, &created, &d.Attempts, &next, &d.LastCode, &reply}
+	into := []any{&d.ID, &mail, &d.State, &d.Route, &d.ForwardTo, &created, &since, &d.Attempts, &next, &d.LastCode, &reply}
 	if err := row.Scan(append(into, more...)...); err != nil {
 		return d, nil, err
 	}
 	var err error
 	d.Mail, err = gateway.ParsePackageID(mail)
-	d.Created, d.NextAttempt = fromMicros(created), fromMicros(next)
+	d.Created, d.Since, d.NextAttempt = fromMicros(created), fromMicros(since), fromMicros(next)
 	return d, reply, err
 }
 

@@ -19,8 +19,8 @@ const (
 	qInsertMail     = `INSERT INTO mails (id, created, expires, message_id_lookup, message_id, client, size, eight_bit, utf8,
 		queue_day, mail_from, copy, copy_object) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	qInsertAddress  = `INSERT INTO addresses (owner_id, role, position, lookup, address) VALUES ($1, $2, $3, $4, $5)`
-	qInsertDelivery = `INSERT INTO deliveries (id, mail_id, state, route, forward_to, created, next_attempt)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	qInsertDelivery = `INSERT INTO deliveries (id, mail_id, state, route, forward_to, created, since, next_attempt)
+		VALUES ($1, $2, $3, $4, $5, $6, $6, $7)`
 	qInsertPackage = `INSERT INTO packages (id, source, state, created, expires, server_secret, proof_hash, head)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
 	qInsertItem      = `INSERT INTO items (package_id, ordinal, size, segments) VALUES ($1, $2, $3, $4)`

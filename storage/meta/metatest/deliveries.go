@@ -221,7 +221,8 @@ func applyEvent(t *testing.T, w *world) {
 	must(t, w.ApplyEvent(t.Context(), id, gateway.EventHold, admin()))
 	w.clock.Add(time.Hour)
 	must(t, w.ApplyEvent(t.Context(), id, gateway.EventRelease, admin()))
-	if d := w.deliveries(t, m.ID)[0]; d.State != gateway.Pending || !d.NextAttempt.Equal(w.clock.Now()) {
+	if d := w.deliveries(t, m.ID)[0]; d.State != gateway.Pending || !d.NextAttempt.Equal(w.clock.Now()) ||
+		!d.Since.Equal(w.clock.Now()) || !d.Created.Equal(w.clock.Now().Add(-time.Hour)) {
 		t.Errorf("released: %+v", d)
 	}
 	w.clock.Add(time.Hour)
