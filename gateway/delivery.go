@@ -139,8 +139,7 @@ type Delivery struct {
 	Route     string
 	ForwardTo string
 	Created   time.Time
-	// Since is when the time began that deferred attempts may take: Created, or the last time an admin
-	// made it pending again.
+	// Since is when the five days of deferred attempts began: at Created, or at the last event by hand.
 	Since time.Time
 	// Attempts is the number of attempts that have begun.
 	Attempts int

@@ -21,10 +21,10 @@ func NewPackageID() PackageID {
 func ParsePackageID(s string) (PackageID, error) {
 	var id PackageID
 	if len(s) != hex.EncodedLen(len(id)) {
-		return id, errors.New("a package ID has 32 hex digits")
+		return id, errors.New("an ID has 32 lower-case hex digits")
 	}
 	if _, err := hex.Decode(id[:], []byte(s)); err != nil || id.String() != s {
-		return PackageID{}, errors.New("a package ID has 32 lower-case hex digits")
+		return PackageID{}, errors.New("an ID has 32 lower-case hex digits")
 	}
 	return id, nil
 }

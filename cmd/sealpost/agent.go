@@ -62,7 +62,7 @@ func (c *agentAddCommand) Run(ctx context.Context, std streams) error {
 			return err
 		}
 		if _, err := s.meta.AddAgent(ctx, c.Address, hash, byAdmin()); err != nil {
-			return fmt.Errorf("add the agent: %w", err)
+			return err
 		}
 		_, err = fmt.Fprintf(std.out, "Added %s.\n", c.Address)
 		return err
@@ -91,7 +91,7 @@ func (c *agentListCommand) Run(ctx context.Context, std streams) error {
 	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
 		agents, err := s.meta.ListAgents(ctx)
 		if err != nil {
-			return fmt.Errorf("list the agents: %w", err)
+			return err
 		}
 		table := tabwriter.NewWriter(std.out, 0, 8, 2, ' ', 0)
 		for _, agent := range agents {
@@ -113,14 +113,14 @@ func (c *agentPasswordCommand) Run(ctx context.Context, std streams) error {
 	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
 		agent, err := s.meta.AgentByAddress(ctx, c.Address)
 		if err != nil {
-			return fmt.Errorf("find the agent: %w", err)
+			return err
 		}
 		hash, err := newPasswordHash(ctx, std)
 		if err != nil {
 			return err
 		}
 		if err := s.meta.SetAgentPassword(ctx, agent.ID, hash, byAdmin()); err != nil {
-			return fmt.Errorf("set the password: %w", err)
+			return err
 		}
 		_, err = fmt.Fprintf(std.out, "Set the password of %s; earlier sessions have ended.\n", c.Address)
 		return err
@@ -137,10 +137,10 @@ func (c *agentRemoveCommand) Run(ctx context.Context, std streams) error {
 	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
 		agent, err := s.meta.AgentByAddress(ctx, c.Address)
 		if err != nil {
-			return fmt.Errorf("find the agent: %w", err)
+			return err
 		}
 		if err := s.meta.RemoveAgent(ctx, agent.ID, byAdmin()); err != nil {
-			return fmt.Errorf("remove the agent: %w", err)
+			return err
 		}
 		_, err = fmt.Fprintf(std.out, "Removed %s; its sessions have ended.\n", c.Address)
 		return err

@@ -168,7 +168,7 @@ func TestBrowserOpensALink(t *testing.T) {
 		chromedp.Click(chromedp.CSS("#login-submit")))
 	c.shows(t, "#package")
 	list := c.shows(t, "#files")
-	for _, want := range []string{"report.pdf", "200.0 KiB", "picture.png", "1.5 KiB"} {
+	for _, want := range []string{"report.pdf", "204.8 kB", "picture.png", "1.5 kB"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("the list does not show %q:\n%s", want, list)
 		}

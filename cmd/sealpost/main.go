@@ -29,7 +29,7 @@ type commands struct {
 	Agent    agentCommand    `cmd:"" help:"Add, list and remove the agents that may open Secure Links."`
 	Queue    queueCommand    `cmd:"" help:"Where is this mail, and why?"`
 	Open     openCommand     `cmd:"" help:"Open a Secure Link and save its files."`
-	Recover  recoverCommand  `cmd:"" help:"Open packages with the recovery key alone, without database or gateway."`
+	Recover  recoverCommand  `cmd:"" help:"Open packages from the blob store with the recovery key, without database or gateway."`
 	Recovery recoveryCommand `cmd:"" help:"Look after the recovery key."`
 	Demo     demoCommand     `cmd:"" help:"Try it: everything on loopback, with a sample mail sent through it."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`

@@ -35,11 +35,11 @@ func (c *queueListCommand) Run(ctx context.Context, std streams) error {
 		}
 		deliveries, err := s.meta.ListDeliveries(ctx, filter)
 		if err != nil {
-			return fmt.Errorf("list the deliveries: %w", err)
+			return err
 		}
 		now, err := s.meta.Now(ctx)
 		if err != nil {
-			return fmt.Errorf("ask the database's clock: %w", err)
+			return err
 		}
 		table := tabwriter.NewWriter(std.out, 0, 8, 2, ' ', 0)
 		_, _ = fmt.Fprint(table, "MAIL\tROUTE\tSTATE\tAGE\tATTEMPTS\tNEXT\tLAST REPLY\n")
@@ -65,14 +65,14 @@ func (c *queueShowCommand) Run(ctx context.Context, std streams) error {
 		}
 		mail, err := s.meta.Mail(ctx, id)
 		if err != nil {
-			return fmt.Errorf("find the mail: %w", err)
+			return err
 		}
 		if err := showMail(std.out, mail); err != nil {
 			return err
 		}
 		deliveries, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: id})
 		if err != nil {
-			return fmt.Errorf("list its deliveries: %w", err)
+			return err
 		}
 		for _, d := range deliveries {
 			if err := showDelivery(ctx, std.out, s, d.ID); err != nil {
@@ -98,11 +98,11 @@ func showMail(w io.Writer, m meta.Mail) error {
 func showDelivery(ctx context.Context, w io.Writer, s *stores, id string) error {
 	d, attempts, err := s.meta.GetDelivery(ctx, id)
 	if err != nil {
-		return fmt.Errorf("read the delivery: %w", err)
+		return err
 	}
 	now, err := s.meta.Now(ctx)
 	if err != nil {
-		return fmt.Errorf("ask the database's clock: %w", err)
+		return err
 	}
 	if _, err := fmt.Fprintf(w, "\ndelivery    %s\nroute       %s -> %s\nstate       %s: %s\n", d.ID, d.Route, d.ForwardTo, d.State, meaning(d, now)); err != nil {
 		return err
@@ -153,14 +153,14 @@ func (c *queueRetryCommand) Run(ctx context.Context, std streams) error {
 		}
 		dead, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: id, State: gateway.Dead})
 		if err != nil {
-			return fmt.Errorf("list its deliveries: %w", err)
+			return err
 		}
 		if len(dead) == 0 {
 			return fmt.Errorf("mail %s has no dead delivery; sealpost queue show %[1]s says where it is", id)
 		}
 		for _, d := range dead {
 			if err := s.meta.ApplyEvent(ctx, d.ID, gateway.EventRetry, byAdmin()); err != nil {
-				return fmt.Errorf("retry delivery %s: %w", d.ID, err)
+				return err
 			}
 		}
 		_, err = fmt.Fprintf(std.out, "%d deliveries are due now; a running gateway takes them up within seconds.\n", len(dead))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,12 +63,10 @@ type recoveryCommand struct {
 	Confirm recoveryConfirmCommand `cmd:"" help:"Say that the private recovery key is offline."`
 }
 
-type recoveryConfirmCommand struct {
-	Config string `help:"The configuration file." required:"" type:"path" placeholder:"FILE"`
-}
+type recoveryConfirmCommand struct{ configFlag }
 
 // Run records the confirmation; from then on `check` takes a private key on this host for an error.
-func (c *recoveryConfirmCommand) Run(_ context.Context, std streams) error {
+func (c *recoveryConfirmCommand) Run(std streams) error {
 	cfg, err := config.Load(c.Config)
 	if err != nil {
 		return err

@@ -38,14 +38,14 @@ func openStores(ctx context.Context, c *config.Config) (*stores, error) {
 	}
 	database, err := meta.OpenSQLite(ctx, filepath.Join(c.Data, "sealpost.db"), keyring)
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, err
 	}
 	return &stores{keyring: keyring, blobs: blobs, meta: database, intake: database, queue: database}, nil
 }
 
 func (s *stores) Close() error {
 	if err := s.meta.Close(); err != nil {
-		return fmt.Errorf("close the database: %w", err)
+		return err
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func TestProblemsNameFileLineAndTheNearestKey(t *testing.T) {
 		{"next_hop: smtp://127.0.0.1:2626", "next_hop: mail.example.com", `is not a next hop; write it like`},
 		{"#max_message_size: 150MB", "max_message_size: 150 apples", `is not a size; write it like`},
 		{"\n#expire_after: 365d", "\nexpire_after: 365", `is not a duration; write it like`},
-		{"#allow_from: []", "allow_from: [10.0.0.0/99]", "f.yaml:32"},
+		{"#allow_from: []", "allow_from: [10.0.0.0/99]", "f.yaml:33: smtp.allow_from[0]: "},
 		{"#database: sqlite", "database: mysql", `database: "mysql" is not possible in this version; write sqlite`},
 		{"#  recipients: 100", "limits: {recipients: 0}", "smtp.limits.recipients: must be more than 0"},
 		{"hostname: mx.example.com", "hostname: [", "f.yaml:"},

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"sealpost/crypto"
 )
 
 func (c *Config) resolvePaths(base string) {
@@ -82,15 +84,9 @@ func (d *document) validatePortal(p *Portal) {
 	case address.Scheme == "https":
 	case address.Scheme != "http":
 		d.report("portal.url", "must begin with https://")
-	case !IsLoopback(address.Hostname()):
+	case !crypto.IsLoopback(address.Hostname()):
 		d.report("portal.url", "must be https: over http a session could be stolen; http is for loopback only")
 	}
-}
-
-// IsLoopback reports whether host names this machine only.
-func IsLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (d *document) validateRoutes(c *Config) {
@@ -101,7 +97,7 @@ func (d *document) validateRoutes(c *Config) {
 	for i := range c.Routes {
 		route, key := &c.Routes[i], "routes["+strconv.Itoa(i)+"]"
 		d.address(key+".address", route.Address)
-		if folded := strings.ToLower(route.Address); seen[folded] {
+		if folded := crypto.CanonicalAddress(route.Address); seen[folded] {
 			d.report(key+".address", "%s has a route already", route.Address)
 		} else {
 			seen[folded] = true

@@ -3,12 +3,15 @@ package intake_test
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"sealpost/crypto"
 	"sealpost/gateway"
@@ -285,5 +288,35 @@ func TestCopyTellsWhatANextHopMustKnow(t *testing.T) {
 				t.Error("the return path is another")
 			}
 		})
+	}
+}
+
+// TestMailsAreTakenInConcurrently is of use with the race detector, too.
+func TestMailsAreTakenInConcurrently(t *testing.T) {
+	f := newFixture(t)
+	const mails = 8
+	var group errgroup.Group
+	for i := range mails {
+		spooled := f.spooled(t, mixed(strings.Repeat("Long text.\r\n", 7000), file{"a", "application/pdf", fmt.Sprint("file ", i)}))
+		group.Go(func() error {
+			_, err := f.intake.Accept(t.Context(), envelope(), spooled)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, accepted := range f.database.mails {
+		text, err := f.read(t, accepted.Copy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range f.open(t, taken{accepted, string(text)}) {
+			found[item.content] = true
+		}
+	}
+	if len(f.database.mails) != mails || len(found) != mails {
+		t.Errorf("%d mails were sent, %d committed, with %d different files", mails, len(f.database.mails), len(found))
 	}
 }

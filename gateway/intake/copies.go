@@ -46,10 +46,8 @@ type readCloser struct {
 	io.Closer
 }
 
-type writer = io.Writer
-
 // put encrypts what write writes and records in mail where it is.
-func (c *Copies) put(ctx context.Context, to crypto.Putter, mail *gateway.QueuedMail, created time.Time, write func(writer) error) error {
+func (c *Copies) put(ctx context.Context, to crypto.Putter, mail *gateway.QueuedMail, created time.Time, write func(io.Writer) error) error {
 	out := &spill{ctx: ctx, to: to, name: crypto.QueueName(crypto.ID(mail.ID), created)}
 	err := seal(out, []byte(mail.Key.Key.Reveal()), write)
 	if err = errors.Join(err, out.finish(err)); err != nil {
@@ -63,7 +61,7 @@ func (c *Copies) put(ctx context.Context, to crypto.Putter, mail *gateway.Queued
 	return nil
 }
 
-func seal(out io.Writer, key []byte, write func(writer) error) error {
+func seal(out io.Writer, key []byte, write func(io.Writer) error) error {
 	packet, err := crypto.SealQueued(out, key)
 	if err != nil {
 		return fmt.Errorf("encrypt the queued mail: %w", err)

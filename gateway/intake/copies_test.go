@@ -17,7 +17,7 @@ import (
 
 // ofSize is a mail without files of exactly that many bytes.
 func ofSize(size int) string {
-	const head, line = "Message-ID: <1@customer.example>\r\n\r\n", "ten bytes.\r\n"
+	const head, line = "Message-ID: <1@customer.example>\r\nContent-Type: text/html\r\n\r\n", "ten bytes.\r\n"
 	body := size - len(head) - len("\r\n")
 	return head + strings.Repeat(line, body/len(line)) + strings.Repeat("x", body%len(line)) + "\r\n"
 }
@@ -34,21 +34,20 @@ func TestCopyIsInTheRowUpToInlineLimitAndAnObjectBeyond(t *testing.T) {
 		if m.copy != received(m.ID)+mail {
 			t.Errorf("%+d: the copy is another mail", more)
 		}
-		switch {
-		case m.Copy.Object == "":
+		if m.Copy.Object == "" {
 			inline = max(inline, len(m.Copy.Inline))
 			if len(m.Copy.Inline) > intake.InlineLimit || len(f.objects(t)) != before {
 				t.Errorf("%+d: %d bytes are in the row, %d objects were stored", more, len(m.Copy.Inline), len(f.objects(t))-before)
 			}
-		default:
-			object++
-			name, err := crypto.ParseObjectName(m.Copy.Object)
-			if err != nil || name.ID != crypto.ID(m.ID) || name.Kind != crypto.KindQueue || name.Day != "20261124" {
-				t.Errorf("%+d: object %q: %v", more, m.Copy.Object, err)
-			}
-			if size := f.objects(t)[m.Copy.Object]; size <= intake.InlineLimit || m.Copy.Inline != nil {
-				t.Errorf("%+d: an object of %d bytes, and %d in the row", more, size, len(m.Copy.Inline))
-			}
+			continue
+		}
+		object++
+		name, err := crypto.ParseObjectName(m.Copy.Object)
+		if err != nil || name.ID != crypto.ID(m.ID) || name.Kind != crypto.KindQueue || name.Day != "20261124" {
+			t.Errorf("%+d: object %q: %v", more, m.Copy.Object, err)
+		}
+		if size := f.objects(t)[m.Copy.Object]; size <= intake.InlineLimit || m.Copy.Inline != nil {
+			t.Errorf("%+d: an object of %d bytes, and %d in the row", more, size, len(m.Copy.Inline))
 		}
 	}
 	if inline != intake.InlineLimit || object == 0 {

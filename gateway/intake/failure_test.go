@@ -58,7 +58,7 @@ func TestNothingIsCommittedBeforeItIsDurable(t *testing.T) {
 }
 
 // failsClean expects that a mail is refused with code, and that nothing of it is left.
-func (f *fixture) failsClean(t *testing.T, ctx context.Context, spooled gateway.Spooled, code gateway.Code, cause error) {
+func (f *fixture) failsClean(ctx context.Context, t *testing.T, spooled gateway.Spooled, code gateway.Code, cause error) {
 	t.Helper()
 	id, err := f.intake.Accept(ctx, envelope(), spooled)
 	if err == nil || id != "" || gateway.ErrorCode(err) != code {
@@ -101,7 +101,7 @@ func TestEveryFailedPutLeavesNothing(t *testing.T) {
 						}
 						return cause
 					}
-					f.failsClean(t, t.Context(), f.spooled(t, largeMail()), code, cause)
+					f.failsClean(t.Context(), t, f.spooled(t, largeMail()), code, cause)
 					if f.blobs.puts != n {
 						t.Errorf("%d objects were put after the failure", f.blobs.puts-n)
 					}
@@ -145,7 +145,7 @@ func TestEveryFailedStepLeavesNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
 			test.spoil(f)
-			f.failsClean(t, t.Context(), f.spooled(t, largeMail()), test.code, test.cause)
+			f.failsClean(t.Context(), t, f.spooled(t, largeMail()), test.code, test.cause)
 		})
 	}
 }
@@ -208,11 +208,13 @@ func (s *failingSpool) ReadAt(p []byte, offset int64) (int, error) {
 	return s.Spooled.ReadAt(p, offset)
 }
 
-// TestEveryFailedReadOfTheSpoolLeavesNothing fails one read later each time, until the mail is taken.
+// TestEveryFailedReadOfTheSpoolLeavesNothing fails one read later each time, until the mail is taken. Its
+// text is long enough for the copy to be on its way to the store when the read fails.
 func TestEveryFailedReadOfTheSpoolLeavesNothing(t *testing.T) {
+	long := strings.Replace(mixed(strings.Repeat("MARKER text.\r\n", 50000), twoFiles()...), "text/plain", "text/html", 1)
 	for reads := 0; ; reads++ {
 		f := newFixture(t)
-		failing := &failingSpool{f.spooled(t, largeMail()), reads}
+		failing := &failingSpool{f.spooled(t, long), reads}
 		if _, err := f.intake.Accept(t.Context(), envelope(), failing); err == nil {
 			if reads < 5 || f.blobs.puts != largeMailObjects {
 				t.Errorf("the mail was taken after %d reads, with %d objects", reads, f.blobs.puts)
@@ -220,7 +222,10 @@ func TestEveryFailedReadOfTheSpoolLeavesNothing(t *testing.T) {
 			return
 		}
 		f = newFixture(t)
-		f.failsClean(t, t.Context(), &failingSpool{f.spooled(t, largeMail()), reads}, gateway.CodeInternal, errBroken)
+		f.failsClean(t.Context(), t, &failingSpool{f.spooled(t, long), reads}, gateway.CodeInternal, errBroken)
+		if calls := strings.Join(f.journal.calls(), "\n"); strings.Contains(calls, ".q.") {
+			t.Errorf("a copy that lacks its end was stored: %s", calls)
+		}
 		if t.Failed() {
 			t.Fatalf("with %d reads", reads)
 		}
@@ -239,7 +244,7 @@ func TestPolicyRefusesTheMail(t *testing.T) {
 				return gateway.Seal
 			}
 		})
-		f.failsClean(t, t.Context(), f.spooled(t, largeMail()), code, nil)
+		f.failsClean(t.Context(), t, f.spooled(t, largeMail()), code, nil)
 		if f.blobs.puts != 0 {
 			t.Errorf("%s: %d objects were put before the verdict was known", verdict, f.blobs.puts)
 		}
@@ -259,7 +264,7 @@ func TestEndedContextLeavesNothing(t *testing.T) {
 				}
 				return nil
 			}
-			f.failsClean(t, ctx, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
+			f.failsClean(ctx, t, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
 		})
 		t.Run(fmt.Sprintf("timed out at put %d", n), func(t *testing.T) {
 			f := newFixture(t)
@@ -271,21 +276,21 @@ func TestEndedContextLeavesNothing(t *testing.T) {
 				}
 				return nil
 			}
-			f.failsClean(t, ctx, f.spooled(t, largeMail()), gateway.CodeInternal, context.DeadlineExceeded)
+			f.failsClean(ctx, t, f.spooled(t, largeMail()), gateway.CodeInternal, context.DeadlineExceeded)
 		})
 	}
 	t.Run("cancelled before", func(t *testing.T) {
 		f := newFixture(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		f.failsClean(t, ctx, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
+		f.failsClean(ctx, t, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
 	})
 	t.Run("cancelled while made durable", func(t *testing.T) {
 		f := newFixture(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		f.blobs.onCommit = func() error { cancel(); return nil }
-		f.failsClean(t, ctx, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
+		f.failsClean(ctx, t, f.spooled(t, largeMail()), gateway.CodeInternal, context.Canceled)
 	})
 }
 

@@ -46,6 +46,12 @@ func (j *journal) add(line string) {
 	j.lines = append(j.lines, line)
 }
 
+// Write makes a journal of log lines.
+func (j *journal) Write(line []byte) (int, error) {
+	j.add(string(line))
+	return len(line), nil
+}
+
 func (j *journal) calls() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -105,6 +111,7 @@ type database struct {
 	journal *journal
 	key     gateway.QueueKey
 	fail    map[string]error
+	mu      sync.Mutex
 	mails   []gateway.AcceptedMail
 }
 
@@ -123,6 +130,8 @@ func (d *database) CommitMail(_ context.Context, mail gateway.AcceptedMail) erro
 	if err := d.fail["CommitMail"]; err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.mails = append(d.mails, mail)
 	return nil
 }
@@ -271,15 +280,18 @@ var linkForm = regexp.MustCompile(regexp.QuoteMeta(portalURL) + `/p/[0-9a-f]{32}
 // link is the Secure Link that the copy carries.
 func (m taken) link(t testing.TB) crypto.Link {
 	t.Helper()
-	text := strings.ReplaceAll(decodeHTML(m.copy), "=\r\n", "")
-	link, err := crypto.ParseLink(linkForm.FindString(text))
-	if err != nil {
-		t.Fatalf("the copy has no link (%v):\n%s", err, m.copy)
+	for _, text := range opened(t, m.copy) {
+		if found := linkForm.FindString(text); found != "" {
+			link, err := crypto.ParseLink(found)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return link
+		}
 	}
-	return link
+	t.Fatalf("the copy has no link:\n%s", m.copy)
+	return crypto.Link{}
 }
-
-func decodeHTML(s string) string { return strings.NewReplacer("&#35;", "#", "=3D", "=").Replace(s) }
 
 // file is one opened item.
 type file struct{ name, typ, content string }
@@ -309,6 +321,9 @@ func (f *fixture) open(t testing.TB, m taken) []file {
 	}
 	if proof, err := link.Keycode.Proof(link.ID); err != nil || proof.Hash() != m.Package.ProofHash {
 		t.Errorf("the hash of the proof is not that of the link's keycode (%v)", err)
+	}
+	if manifest := opened.Manifest(); manifest.Source != "mail" || !manifest.Created.Equal(m.Started) || opened.Signature() != crypto.Verified {
+		t.Errorf("manifest: source %q, created %v, %s", manifest.Source, manifest.Created, opened.Signature())
 	}
 	var files []file
 	for i, item := range opened.Manifest().Items {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -178,7 +179,7 @@ func (t *transaction) write(ctx context.Context, message *rewrite.Message) (gate
 	var written rewrite.Written
 	output := rewrite.Output{Trace: t.trace(message), Notice: t.notice()}
 	err = t.timed(&t.timings.write, func() error {
-		return t.copies.put(ctx, &t.stored, &queued, t.started, func(w writer) (err error) {
+		return t.copies.put(ctx, &t.stored, &queued, t.started, func(w io.Writer) (err error) {
 			written, err = t.plan.Write(w, output)
 			return err
 		})

@@ -21,10 +21,10 @@ func (t *transaction) pack() *gateway.Package {
 		Head:         t.sealed.Head,
 	}
 	for _, item := range t.sealed.Items {
-		pack.Items = append(pack.Items, gateway.Item{Ordinal: item.Ordinal, Size: item.Size, Segments: item.Segments})
+		pack.Items = append(pack.Items, gateway.Item(item))
 	}
 	for _, object := range t.sealed.Objects {
-		pack.Objects = append(pack.Objects, gateway.Object{Name: object.Name, Item: object.Item, Size: object.Size})
+		pack.Objects = append(pack.Objects, gateway.Object(object))
 	}
 	for _, route := range t.routes {
 		pack.Placements = append(pack.Placements, gateway.Placement{

@@ -367,23 +367,29 @@ func TestOrphansReportsAStoreThatCannotList(t *testing.T) {
 // TestRunTidiesEveryMinuteAndSweepsEveryHour runs for two hours of a clock that is not the machine's.
 func TestRunTidiesEveryMinuteAndSweepsEveryHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j, log := &journal{}, &bytes.Buffer{}
+		j, log := &journal{}, &journal{}
 		database := newSweepDatabase(j)
 		database.fail["Checkpoint"] = errBroken
 		sweeper := intake.NewSweeper(database, &listed{journal: j, daysErr: errBroken}, 0, slog.New(slog.NewJSONHandler(log, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
-		over := make(chan error)
+		over, began := make(chan error), time.Now()
 		go func() { over <- sweeper.Run(ctx) }()
-		time.Sleep(119*time.Minute + time.Second)
-		synctest.Wait()
+		for _, at := range []struct {
+			after         time.Duration
+			tidied, swept int
+		}{{0, 1, 1}, {59 * time.Minute, 60, 1}, {60 * time.Minute, 61, 2}, {119 * time.Minute, 120, 2}, {120 * time.Minute, 121, 3}} {
+			time.Sleep(time.Until(began.Add(at.after)))
+			synctest.Wait()
+			logged := strings.Join(log.calls(), "")
+			tidied := strings.Count(strings.Join(j.calls(), "\n"), "ExpirePackages")
+			tidyFailed, sweepFailed := strings.Count(logged, "tidy failed"), strings.Count(logged, "sweep failed")
+			if tidied != at.tidied || tidyFailed != at.tidied || sweepFailed != at.swept {
+				t.Errorf("after %v: tidied %d times; %d and %d failures were logged", at.after, tidied, tidyFailed, sweepFailed)
+			}
+		}
 		cancel()
 		if err := <-over; err != nil {
 			t.Errorf("run ended with %v", err)
-		}
-		tidied := strings.Count(strings.Join(j.calls(), "\n"), "ExpirePackages")
-		tidyFailed, sweepFailed := strings.Count(log.String(), "tidy failed"), strings.Count(log.String(), "sweep failed")
-		if tidied != 120 || tidyFailed != 120 || sweepFailed != 2 {
-			t.Errorf("in 120 turns: tidied %d times; %d and %d failures were logged", tidied, tidyFailed, sweepFailed)
 		}
 	})
 }

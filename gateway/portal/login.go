@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
+	"sealpost/crypto"
 	"sealpost/gateway"
 )
 
@@ -159,7 +159,7 @@ type limitKey struct {
 
 func (p *portal) limitKeys(client netip.Addr, agent string) []limitKey {
 	from := clientKey(client)
-	account := strings.ToLower(strings.TrimSpace(agent))
+	account := crypto.CanonicalAddress(agent) // as the look-up spells it, or other spellings would be other accounts
 	return []limitKey{
 		{"pair " + from + " " + account, p.opts.Limits.Pair, true},
 		{"client " + from, p.opts.Limits.Client, false},

@@ -130,6 +130,7 @@ func TestFailedLoginsAreLimited(t *testing.T) {
 		}
 		h.wantLogin("192.0.2.66", agentAddress, agentPassword, limited)
 		h.wantLogin("192.0.2.66", strings.ToUpper(agentAddress)+" ", agentPassword, limited)
+		h.wantLogin("192.0.2.66", strings.Replace(agentAddress, "example", "exampｌe", 1), agentPassword, limited)
 		h.wantLogin("192.0.2.7", agentAddress, agentPassword, ok) // the right agent, elsewhere
 		h.store.advance(15*time.Minute + time.Second)
 		h.wantLogin("192.0.2.66", agentAddress, agentPassword, ok) // not for ever

@@ -24,16 +24,15 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sealpost/crypto"
 	"sealpost/gateway"
 )
 
@@ -187,18 +186,10 @@ func checkURL(u *url.URL) error {
 		return errors.New("the portal's URL must be a scheme and a host only")
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && crypto.IsLoopback(u.Hostname()):
 		return nil
 	}
 	return errors.New("the portal's URL must begin with https:// unless its host is loopback")
-}
-
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 func (p *portal) https() bool { return p.opts.URL.Scheme == "https" }

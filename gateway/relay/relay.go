@@ -15,8 +15,8 @@
 //     connection is cut, so the next hop discards what it got, and the delivery is deferred.
 //   - TLS is opportunistic (RFC 7435) unless the route requires it: certificates are not verified, and a hop
 //     whose TLS is broken is tried again in plaintext. With RequireTLS the certificate is verified.
-//   - A deferred delivery is given up once five days have passed since it was made. The last attempt falls
-//     on that moment; an admin's retry after it is one more attempt.
+//   - A deferred delivery is given up once five days have passed since it was made, or since an admin last
+//     retried it. The last attempt falls on that moment.
 //   - While an attempt runs its lease is renewed. Who loses the lease breaks off and records nothing.
 //
 // The dialogue is spoken on net/textproto. Neither client library serves: emersion/go-smtp can only reach
@@ -27,6 +27,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -117,43 +118,6 @@ type Relay struct {
 func New(opts Options, queue Queue, copies Copies) *Relay {
 	opts = withDefaults(opts)
 	return &Relay{opts: opts, queue: queue, copies: copies, log: opts.Logger, metrics: newMetrics(opts.Metrics)}
-}
-
-func withDefaults(o Options) Options {
-	o.Workers = max(or(o.Workers, 10), 1)
-	o.LeaseTTL = or(o.LeaseTTL, 2*time.Minute)
-	o.Grace = or(o.Grace, 30*time.Second)
-	o.Look = or(o.Look, 5*time.Second)
-	o.Hostname = or(o.Hostname, "localhost")
-	o.Owner = or(o.Owner, o.Hostname)
-	o.Timeouts = o.Timeouts.withDefaults()
-	if len(o.Schedule.Delays) == 0 {
-		o.Schedule = DefaultSchedule()
-	}
-	if o.Route == nil {
-		o.Route = func(string) (gateway.Route, bool) { return gateway.Route{}, false }
-	}
-	if o.TLS == nil {
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Rand == nil {
-		o.Rand = rand.Float64
-	}
-	if o.Clock == nil {
-		o.Clock = time.Now
-	}
-	return o
-}
-
-func or[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }
 
 // Run delivers until ctx ends. It then leases nothing more, lets the running attempts finish within the
@@ -258,4 +222,33 @@ func (r *Relay) untilDue(ctx context.Context) time.Duration {
 		return r.opts.Look
 	}
 	return min(max(due.Sub(now), minPause), r.opts.Look)
+}
+
+func withDefaults(o Options) Options {
+	o.Workers = max(cmp.Or(o.Workers, 10), 1)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, 2*time.Minute)
+	o.Grace = cmp.Or(o.Grace, 30*time.Second)
+	o.Look = cmp.Or(o.Look, 5*time.Second)
+	o.Hostname = cmp.Or(o.Hostname, "localhost")
+	o.Owner = cmp.Or(o.Owner, o.Hostname)
+	o.Timeouts = o.Timeouts.withDefaults()
+	if len(o.Schedule.Delays) == 0 {
+		o.Schedule = DefaultSchedule()
+	}
+	if o.Route == nil {
+		o.Route = func(string) (gateway.Route, bool) { return gateway.Route{}, false }
+	}
+	if o.TLS == nil {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Float64
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return o
 }

@@ -8,7 +8,7 @@ type Schedule struct {
 	Delays []time.Duration
 	// Jitter spreads each delay by up to this share of it, either way: 0.1 is ±10 %.
 	Jitter float64
-	// GiveUp is how long after its making a delivery is given up.
+	// GiveUp is how long after its beginning a delivery is given up.
 	GiveUp time.Duration
 }
 
@@ -24,11 +24,11 @@ func DefaultSchedule() Schedule {
 	}
 }
 
-// Next returns when a delivery made at created is due again after its attempts-th attempt (from 1) was
+// Next returns when a delivery begun at since is due again after its attempts-th attempt (from 1) was
 // deferred at now. random is in [0,1). The last attempt falls on the moment of giving up; after that Next
 // returns false.
-func (s Schedule) Next(created, now time.Time, attempts int, random float64) (time.Time, bool) {
-	end := created.Add(s.GiveUp)
+func (s Schedule) Next(since, now time.Time, attempts int, random float64) (time.Time, bool) {
+	end := since.Add(s.GiveUp)
 	if !now.Before(end) {
 		return time.Time{}, false
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -204,6 +205,6 @@ func (s *session) hangUp() {
 }
 
 func hopAddress(hop gateway.NextHop) string {
-	port := or(hop.Port, 25)
+	port := cmp.Or(hop.Port, 25)
 	return net.JoinHostPort(strings.Trim(hop.Host, "[]"), fmt.Sprint(port))
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"time"
@@ -23,17 +24,17 @@ type Timeouts struct {
 }
 
 func (t Timeouts) withDefaults() Timeouts {
-	t.Dial = or(t.Dial, 30*time.Second)
-	t.Greeting = or(t.Greeting, 5*time.Minute)
-	t.Hello = or(t.Hello, 5*time.Minute)
-	t.TLS = or(t.TLS, time.Minute)
-	t.Mail = or(t.Mail, 5*time.Minute)
-	t.Rcpt = or(t.Rcpt, 5*time.Minute)
-	t.Data = or(t.Data, 2*time.Minute)
-	t.Block = or(t.Block, 3*time.Minute)
-	t.Final = or(t.Final, 10*time.Minute)
-	t.Quit = or(t.Quit, 5*time.Second)
-	t.Total = or(t.Total, time.Hour)
+	t.Dial = cmp.Or(t.Dial, 30*time.Second)
+	t.Greeting = cmp.Or(t.Greeting, 5*time.Minute)
+	t.Hello = cmp.Or(t.Hello, 5*time.Minute)
+	t.TLS = cmp.Or(t.TLS, time.Minute)
+	t.Mail = cmp.Or(t.Mail, 5*time.Minute)
+	t.Rcpt = cmp.Or(t.Rcpt, 5*time.Minute)
+	t.Data = cmp.Or(t.Data, 2*time.Minute)
+	t.Block = cmp.Or(t.Block, 3*time.Minute)
+	t.Final = cmp.Or(t.Final, 10*time.Minute)
+	t.Quit = cmp.Or(t.Quit, 5*time.Second)
+	t.Total = cmp.Or(t.Total, time.Hour)
 	return t
 }
 

@@ -57,7 +57,7 @@ func DefaultLimits() Limits {
 		Errors:         100,
 		CommandIdle:    5 * time.Minute, // RFC 5321 section 4.5.3.2.7
 		DataIdle:       3 * time.Minute, // RFC 5321 section 4.5.3.2.5
-		DataTotal:      30 * time.Minute,
+		DataTotal:      time.Hour,
 		Intake:         2 * time.Minute,
 	}
 }

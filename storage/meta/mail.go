@@ -69,8 +69,8 @@ func (s *Store) readQueueKey(ctx context.Context, q querier, day string) (gatewa
 }
 
 // CommitMail makes a mail safe in one transaction: its package if it has one, its copy, and a pending delivery
-// for each route, due at once. After nil the mail may be answered with 250; after an error nothing of it is
-// there. CodeUnavailable if its intake began over an hour ago, or if its queue key is gone.
+// for each route, due at once. After nil the mail may be answered with 250; after CodeStorageFull nothing of it is
+// there; after any other error that may be unknown. CodeUnavailable if its intake began over an hour ago, or if its queue key is gone.
 func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 	const doing = "commit a mail"
 	now, err := s.Now(ctx)

@@ -139,10 +139,10 @@ test("long names keep their extension and whole characters", () => {
 test("sizes are for people", () => {
   assert.equal(displaySize(0), "0 bytes");
   assert.equal(displaySize(1), "1 byte");
-  assert.equal(displaySize(1023), "1023 bytes");
-  assert.equal(displaySize(1024), "1.0 KiB");
-  assert.equal(displaySize(1024 * 1024 - 1), "1.0 MiB");
-  assert.equal(displaySize(150 * 1024 * 1024), "150.0 MiB");
+  assert.equal(displaySize(999), "999 bytes");
+  assert.equal(displaySize(1000), "1.0 kB");
+  assert.equal(displaySize(1_000_000 - 1), "1.0 MB");
+  assert.equal(displaySize(150_000_000), "150.0 MB");
 });
 
 test("hex is strict", () => {

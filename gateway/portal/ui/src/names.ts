@@ -31,14 +31,14 @@ function shorten(name: string, limit: number): string {
   return stem.join("") + extension;
 }
 
-/** A size for people: binary multiples as file managers show them. */
+/** A size for people: the units that the notice in the mail uses too. */
 export function displaySize(bytes: number): string {
-  const units = ["KiB", "MiB", "GiB", "TiB"];
-  if (bytes < 1024) return bytes === 1 ? "1 byte" : `${bytes} bytes`;
-  let value = bytes / 1024;
+  const units = ["kB", "MB", "GB", "TB"];
+  if (bytes < 1000) return bytes === 1 ? "1 byte" : `${bytes} bytes`;
+  let value = bytes / 1000;
   let unit = 0;
-  while (value >= 1023.95 && unit < units.length - 1) {
-    value /= 1024;
+  while (value >= 999.95 && unit < units.length - 1) {
+    value /= 1000;
     unit++;
   }
   return `${value.toFixed(1)} ${units[unit] ?? ""}`;

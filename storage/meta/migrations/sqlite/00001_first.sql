@@ -85,7 +85,7 @@ CREATE TABLE deliveries (
     route        TEXT NOT NULL,
     forward_to   TEXT NOT NULL,
     created      INTEGER NOT NULL,
-    since        INTEGER NOT NULL, -- created, or when an admin made it pending again
+    since        INTEGER NOT NULL, -- created, or the last event by hand: from here the five days count
     attempts     INTEGER NOT NULL DEFAULT 0,
     next_attempt INTEGER NOT NULL,
     last_code    INTEGER NOT NULL DEFAULT 0,
