@@ -85,6 +85,12 @@ type Object struct {
 	Size int64 // as stored, in bytes
 }
 
+// Span is a time from Since up to, but not including, Until.
+type Span struct{ Since, Until time.Time }
+
+// Contains reports whether t lies in the span.
+func (s Span) Contains(t time.Time) bool { return !t.Before(s.Since) && t.Before(s.Until) }
+
 // PlacementKind says what kind of place a package is in.
 type PlacementKind string
 

@@ -202,6 +202,7 @@ func checkSweep(t *testing.T, n *node, mails []sftest.Mail, content []byte) {
 			t.Fatal(err)
 		}
 	}
+	change(t, n, "DELETE FROM unwatched") // or objects as old as that would count as another database's
 	n.start(t, "sealpost")
 	packages := map[string]bool{}
 	for _, mail := range mails {
@@ -235,12 +236,18 @@ func objects(t *testing.T, n *node) []string {
 // ageLeases ends the leases of the killed process, so that the test need not wait for them to run out.
 func ageLeases(t *testing.T, n *node) {
 	t.Helper()
+	change(t, n, "UPDATE deliveries SET lease_until = 1 WHERE state = 'sending'")
+}
+
+// change changes the database of a node that does not run.
+func change(t *testing.T, n *node, statement string) {
+	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(n.dir, "data", "sealpost.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec("UPDATE deliveries SET lease_until = 1 WHERE state = 'sending'"); err != nil {
+	if _, err := db.Exec(statement); err != nil {
 		t.Fatal(err)
 	}
 }

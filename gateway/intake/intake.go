@@ -195,15 +195,20 @@ func (t *transaction) timed(into *time.Duration, step func() error) error {
 	return step()
 }
 
-// distinct returns one route for each ForwardTo: two public addresses of one mailbox are one delivery.
+// distinct returns one route for each ForwardTo: two public addresses of one mailbox are one delivery, kept
+// for the longer of their times.
 func distinct(recipients []gateway.Recipient) []gateway.Route {
-	seen := map[string]bool{}
+	at := map[string]int{}
 	var routes []gateway.Route
 	for _, recipient := range recipients {
-		if !seen[recipient.Route.ForwardTo] {
-			seen[recipient.Route.ForwardTo] = true
+		mailbox := crypto.CanonicalAddress(recipient.Route.ForwardTo)
+		i, seen := at[mailbox]
+		if !seen {
+			at[mailbox] = len(routes)
 			routes = append(routes, recipient.Route)
+			continue
 		}
+		routes[i].ExpireAfter = max(routes[i].ExpireAfter, recipient.Route.ExpireAfter)
 	}
 	return routes
 }

@@ -2,8 +2,10 @@ package intake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"sealpost/gateway"
@@ -22,6 +24,10 @@ const (
 // SweepStore is what the Sweeper needs of the database. Each method is safe to run on several nodes.
 type SweepStore interface {
 	Now(ctx context.Context) (time.Time, error)
+	// KeepWatch records that a gateway runs; Unwatched returns the spans of time in which none did, so that
+	// objects stored then may be unknown to a database that is new or comes from a backup.
+	KeepWatch(ctx context.Context) error
+	Unwatched(ctx context.Context) ([]gateway.Span, error)
 	// Referenced tells which of the object names the database still needs.
 	Referenced(ctx context.Context, names []string) (map[string]bool, error)
 	// Garbage returns names of objects that the database no longer needs; ForgetGarbage is told once they are gone.
@@ -85,6 +91,9 @@ func (s *Sweeper) Tidy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the database's clock: %w", err)
 	}
+	if err := s.store.KeepWatch(ctx); err != nil {
+		return fmt.Errorf("keep watch: %w", err)
+	}
 	if expired, err := s.store.ExpirePackages(ctx, batch); err != nil {
 		return fmt.Errorf("expire packages: %w", err)
 	} else if expired > 0 {
@@ -102,14 +111,12 @@ func (s *Sweeper) Tidy(ctx context.Context) error {
 	if _, err := s.store.DeleteExpiredSessions(ctx); err != nil {
 		return fmt.Errorf("delete expired sessions: %w", err)
 	}
-	if err := s.deleteGarbage(ctx); err != nil {
-		return err
-	}
+	failed := s.deleteGarbage(ctx)
 	// A reader in the way is no fault: the next turn comes in a minute.
 	if err := s.store.Checkpoint(ctx); err != nil && gateway.ErrorCode(err) != gateway.CodeUnavailable {
-		return fmt.Errorf("checkpoint the database: %w", err)
+		failed = errors.Join(failed, fmt.Errorf("checkpoint the database: %w", err))
 	}
-	return nil
+	return failed
 }
 
 // deleteGarbage deletes from the blob store first: a crash in between only deletes twice.
@@ -119,22 +126,25 @@ func (s *Sweeper) deleteGarbage(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list the garbage: %w", err)
 		}
+		gone, failed := names[:0:0], error(nil)
 		for _, name := range names {
 			if err := s.blobs.Delete(ctx, name); err != nil {
-				return fmt.Errorf("delete an object: %w", err)
+				failed = errors.Join(failed, fmt.Errorf("delete an object: %w", err))
+				continue
 			}
+			gone = append(gone, name)
 		}
-		if err := s.store.ForgetGarbage(ctx, names); err != nil {
-			return fmt.Errorf("forget the garbage: %w", err)
+		if err := s.store.ForgetGarbage(ctx, gone); err != nil {
+			return errors.Join(failed, fmt.Errorf("forget the garbage: %w", err))
 		}
-		if len(names) < batch {
-			return nil
+		if failed != nil || len(names) < batch {
+			return failed
 		}
 	}
 }
 
 // Orphans deletes objects of recent days that are old enough and that the database does not know, and
-// returns how many.
+// returns how many. Objects of a time that this database cannot know are spared: `sealpost recover` opens them.
 func (s *Sweeper) Orphans(ctx context.Context) (int, error) {
 	now, err := s.store.Now(ctx)
 	if err != nil {
@@ -144,13 +154,17 @@ func (s *Sweeper) Orphans(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("list the days of the blob store: %w", err)
 	}
+	unwatched, err := s.store.Unwatched(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("ask when nobody watched: %w", err)
+	}
 	removed := 0
 	since := now.AddDate(0, 0, -recentDays).UTC().Format("20060102")
 	for _, day := range days {
 		if day < since {
 			continue
 		}
-		n, err := s.orphansOf(ctx, day, now)
+		n, err := s.orphansOf(ctx, day, now, unwatched)
 		removed += n
 		if err != nil {
 			return removed, err
@@ -162,13 +176,14 @@ func (s *Sweeper) Orphans(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-func (s *Sweeper) orphansOf(ctx context.Context, day string, now time.Time) (removed int, err error) {
+func (s *Sweeper) orphansOf(ctx context.Context, day string, now time.Time, unwatched []gateway.Span) (removed int, err error) {
 	var old []string
 	for info, err := range s.blobs.List(ctx, day) {
 		if err != nil {
 			return removed, fmt.Errorf("list the objects of %s: %w", day, err)
 		}
-		if now.Sub(info.Modified) > orphanAge {
+		unknown := slices.ContainsFunc(unwatched, func(span gateway.Span) bool { return span.Contains(info.Modified) })
+		if now.Sub(info.Modified) > orphanAge && !unknown {
 			old = append(old, info.Name)
 		}
 		if len(old) == batch {

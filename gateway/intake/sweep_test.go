@@ -25,6 +25,7 @@ import (
 type sweepDatabase struct {
 	journal *journal
 	garbage []string
+	spans   []gateway.Span
 	needed  map[string]bool
 	before  time.Time // of EndReplayWindows
 	asked   []int     // how many names Referenced was asked for
@@ -66,6 +67,12 @@ func (d *sweepDatabase) ForgetGarbage(_ context.Context, names []string) error {
 	}
 	d.garbage = slices.DeleteFunc(d.garbage, func(name string) bool { return slices.Contains(names, name) })
 	return nil
+}
+
+func (d *sweepDatabase) KeepWatch(context.Context) error { return d.call("KeepWatch") }
+
+func (d *sweepDatabase) Unwatched(context.Context) ([]gateway.Span, error) {
+	return d.spans, d.call("Unwatched")
 }
 
 func (d *sweepDatabase) ExpirePackages(context.Context, int) (int, error) {
@@ -214,7 +221,7 @@ func TestTidyTakesGarbageOfAnyAmount(t *testing.T) {
 
 func TestTidyReportsEveryFailure(t *testing.T) {
 	for _, step := range []string{
-		"Now", "ExpirePackages", "EndReplayWindows", "ExpireMails", "EraseQueueKeys", "DeleteExpiredSessions",
+		"Now", "KeepWatch", "ExpirePackages", "EndReplayWindows", "ExpireMails", "EraseQueueKeys", "DeleteExpiredSessions",
 		"Garbage", "ForgetGarbage", "Checkpoint",
 	} {
 		f := newSweepFixture(t)
@@ -227,6 +234,19 @@ func TestTidyReportsEveryFailure(t *testing.T) {
 	f.database.fail["Checkpoint"] = gateway.Errorf(gateway.CodeUnavailable, nil, "a reader is in the way")
 	if err := f.sweeper.Tidy(t.Context()); err != nil {
 		t.Errorf("a checkpoint that can wait: %v", err)
+	}
+}
+
+// TestOrphansSparesWhatTheDatabaseCannotKnow: with a new or restored database nothing refers to packages that
+// only the recovery key can open any more.
+func TestOrphansSparesWhatTheDatabaseCannotKnow(t *testing.T) {
+	f := newSweepFixture(t)
+	unknown, orphan := f.put(t, "20261122", 50*time.Hour), f.put(t, "20261122", 40*time.Hour)
+	f.database.spans = []gateway.Span{{Until: clock().Add(-45 * time.Hour)}}
+	removed, err := f.sweeper.Orphans(t.Context())
+	found := listAll(t, f.blobs)
+	if err != nil || removed != 1 || found[unknown] == 0 || found[orphan] != 0 {
+		t.Errorf("%d removed, %v; left %v", removed, err, found)
 	}
 }
 

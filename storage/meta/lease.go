@@ -16,11 +16,24 @@ import (
 var ErrLeaseLost error = gateway.Errorf(gateway.CodeConflict, nil, "the lease was lost")
 
 // unreadableRetry is when a delivery is due again whose copy could not be unwrapped.
-const unreadableRetry = 15 * time.Minute
+const (
+	unreadableRetry = 15 * time.Minute
+	// unreadableGiveUp is how long it is tried before it is dead, as for any other delivery.
+	unreadableGiveUp = 5 * 24 * time.Hour
+)
+
+// A package whose mail was delivered later than lateAfter can be opened for lateGrace at least.
+const (
+	lateAfter = 5 * 24 * time.Hour
+	lateGrace = 7 * 24 * time.Hour
+)
 
 const (
 	qLostLeases = `SELECT id, mail_id, attempts, leased_at FROM deliveries
 		WHERE state = 'sending' AND lease_until <= $1`
+	qExtendPackage    = `UPDATE packages SET expires = $2 WHERE id = $1 AND expires < $2 AND created < $3`
+	qExtendPlacements = `UPDATE placements SET expires = $2 WHERE package_id = $1 AND expires < $2
+		AND EXISTS (SELECT 1 FROM packages WHERE id = $1 AND created < $3)`
 	qEndLease = `UPDATE deliveries SET state = $2, next_attempt = $3, last_code = $4, last_reply = $5, await_case = $6,
 		sent_at = $7, owner = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1`
 	qReleaseLost = `UPDATE deliveries SET state = $2, next_attempt = $3, owner = NULL, leased_at = NULL,
@@ -51,6 +64,7 @@ type leased struct {
 	gateway.LeasedDelivery
 	lastReply []byte
 	copy      wrappedCopy
+	missing   error // why there is no copy to open
 }
 
 type wrappedCopy struct {
@@ -78,7 +92,8 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner string, limit int, tt
 			return err
 		}
 		for i := range all {
-			if all[i].copy, err = readCopy(ctx, tx, all[i].Mail); err != nil {
+			all[i].copy, all[i].missing = readCopy(ctx, tx, all[i].Mail)
+			if err := all[i].missing; err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err
 			}
 		}
@@ -109,8 +124,11 @@ func (s *Store) open(ctx context.Context, owner string, all []leased) ([]gateway
 	var unreadable []error
 	for _, l := range all {
 		l.Lease.Owner = owner
-		var err error
-		if l.Copy, err = s.openCopy(l.copy, keys); err == nil {
+		err := l.missing
+		if err == nil {
+			l.Copy, err = s.openCopy(l.copy, keys)
+		}
+		if err == nil {
 			l.LastReply, err = s.unwrap("deliveries", "last_reply", l.ID, l.lastReply)
 		}
 		if err == nil {
@@ -133,10 +151,24 @@ func (s *Store) deferUnreadable(ctx context.Context, l gateway.LeasedDelivery) e
 	if err != nil {
 		return err
 	}
+	event := gateway.EventDeferred
+	if now.Sub(l.Since) > unreadableGiveUp {
+		event = gateway.EventGaveUp
+	}
 	return s.FinishAttempt(ctx, l.Lease, gateway.Attempt{
-		Started: now, Ended: now, Event: gateway.EventDeferred,
+		Started: now, Ended: now, Event: event,
 		Reply: gateway.NewSecret("the copy of the mail cannot be unwrapped: does the keyring belong to this database?"),
 	}, now.Add(unreadableRetry), true)
+}
+
+// extendLate gives a package time to be opened whose mail was delivered long after it came, by a retry.
+func (tx *transaction) extendLate(ctx context.Context, mail string) error {
+	until, late := micros(tx.now.Add(lateGrace)), micros(tx.now.Add(-lateAfter))
+	if _, err := tx.exec(ctx, qExtendPackage, mail, until, late); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, qExtendPlacements, mail, until, late)
+	return err
 }
 
 func readCopy(ctx context.Context, q querier, mail gateway.PackageID) (wrappedCopy, error) {
@@ -260,6 +292,11 @@ func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, attempt 
 		}
 		if err := s.insertAttempt(ctx, tx, lease.Delivery, attempt); err != nil {
 			return err
+		}
+		if state == gateway.Sent {
+			if err := tx.extendLate(ctx, mail); err != nil {
+				return err
+			}
 		}
 		if state.KeepsCopy(awaitCase) {
 			return nil

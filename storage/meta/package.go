@@ -14,7 +14,8 @@ const (
 	qPlaces  = `SELECT kind, place, case_ref, expires FROM placements WHERE package_id = $1 ORDER BY position`
 	qObject  = `SELECT name, item, size FROM objects WHERE name = $1 AND package_id = $2`
 
-	qExpiredPackages  = `SELECT id FROM packages WHERE state <> 'erased' AND expires <= $1 ORDER BY expires LIMIT $2`
+	qExpiredPackages = `SELECT id FROM packages WHERE state <> 'erased' AND expires <= $1
+		AND NOT EXISTS (SELECT 1 FROM mails WHERE mails.id = packages.id AND queue_day IS NOT NULL) ORDER BY expires LIMIT $2`
 	qObjectsToGarbage = `INSERT INTO garbage (name, since) SELECT name, $2 FROM objects WHERE package_id = $1
 		ON CONFLICT (name) DO NOTHING`
 	qDeleteObjects = `DELETE FROM objects WHERE package_id = $1`
@@ -84,7 +85,7 @@ func (s *Store) ObjectOf(ctx context.Context, id gateway.PackageID, name string)
 	return o, s.failure(ctx, "read an object's row", orNotFound(err, "object"))
 }
 
-// ExpirePackages erases up to limit packages that have expired: server secret, items and grants are
+// ExpirePackages erases up to limit packages that have expired, but none whose mail still waits for delivery: server secret, items and grants are
 // gone, the objects are garbage. It returns their number.
 func (s *Store) ExpirePackages(ctx context.Context, limit int) (int, error) {
 	n := 0

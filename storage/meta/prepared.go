@@ -6,6 +6,7 @@ func writeQueries(d dialect) []string {
 		qSavepoint, qRelease, qUndo, qReadQueueKey, qInsertMail, qInsertAddress, qInsertDelivery,
 		qInsertPackage, qInsertItem, qInsertObject, qInsertPlacement,
 		qLostLeases + d.skipLocked, qLease(d), qCopy, qLeased + d.forUpdate, qRenewLease, qEndLease, qInsertAttempt,
+		qExtendPackage, qExtendPlacements,
 		qStatesOfMail, qCopyToGarbage, qEraseCopy, qEraseKeys, qInsertAudit,
 	}
 }

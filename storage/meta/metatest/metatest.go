@@ -51,6 +51,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		"EndReplayWindows":         endReplayWindows,
 		"Package":                  packageRoundTrip,
 		"ExpirePackages":           expirePackages,
+		"KeepWatch":                keepWatch,
 		"ExpireMails":              expireMails,
 		"Garbage":                  garbage,
 		"Agents":                   agents,

@@ -46,6 +46,15 @@ func expirePackages(t *testing.T, w *world) {
 		t.Errorf("%d packages expired, %v; want none", n, err)
 	}
 	w.clock.Add(time.Microsecond)
+	if n, err := w.ExpirePackages(t.Context(), 10); err != nil || n != 0 {
+		t.Errorf("%d packages expired whose mail still waits, %v", n, err)
+	}
+	w.finish(t, w.leaseOne(t), gateway.EventAccepted, false)
+	late := w.clock.Now().Add(7 * 24 * time.Hour)
+	if p, err := w.Package(t.Context(), m.ID); err != nil || !p.Expires.Equal(late) || !p.Placements[0].Expires.Equal(late) {
+		t.Errorf("a package that was delivered late expires %v, want %v (%v)", p.Expires, late, err)
+	}
+	w.clock.Add(7 * 24 * time.Hour)
 	for want := range []int{1, 0} {
 		if n, err := w.ExpirePackages(t.Context(), 10); err != nil || n != 1-want {
 			t.Errorf("%d packages expired, %v; want %d", n, err, 1-want)
@@ -75,8 +84,8 @@ func expirePackages(t *testing.T, w *world) {
 	if p, err := w.Package(t.Context(), young.ID); err != nil || p.State != gateway.PackageAvailable || len(p.Objects) != 3 {
 		t.Errorf("a package that has not expired: %+v, %v", p, err)
 	}
-	if !w.hasCopy(t, m.ID) {
-		t.Error("a mail that waits lost its copy with its package")
+	if !w.hasCopy(t, young.ID) {
+		t.Error("a mail that waits lost its copy")
 	}
 }
 
@@ -93,6 +102,10 @@ func garbage(t *testing.T, w *world) {
 		}
 	}
 	for _, d := range w.deliveries(t, queued.ID) {
+		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin()))
+	}
+	w.clock.Add(time.Second)
+	for _, d := range w.deliveries(t, m.ID) {
 		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin()))
 	}
 	w.clock.Add(400 * 24 * time.Hour)

@@ -174,3 +174,15 @@ CREATE TABLE audit_events (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX audit_events_at ON audit_events (at);
 CREATE INDEX audit_events_package ON audit_events (package_id, at) WHERE package_id IS NOT NULL;
+
+-- When a gateway last ran with this database: one row. Objects stored in a span of time that no gateway watched
+-- cannot be known here, so they are never swept: the database may be new or come from a backup.
+CREATE TABLE watch (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    last INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE unwatched (
+    since INTEGER PRIMARY KEY,
+    until INTEGER NOT NULL
+) STRICT;
