@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,8 @@ func (cmd *checkCommand) Run(ctx context.Context, std streams) error {
 	if address, err := url.Parse(cfg.Portal.URL); err == nil {
 		c.certificate("portal.tls", cfg.Portal.TLS, address.Hostname())
 	}
+	c.proxy()
+	c.expiry()
 	c.ports(ctx)
 	c.nextHops(ctx)
 	if c.failed != nil {
@@ -142,6 +145,23 @@ func (c *checker) recoveryKey() {
 		c.say(levelWarning, "recovery key", "the private key lies readable at %s; move it off this host, then run sealpost recovery confirm", state.KeyFile)
 	default:
 		c.say(levelError, "recovery key", "the private key was confirmed to be offline and lies readable at %s; whoever reads this host opens every package", state.KeyFile)
+	}
+}
+
+// proxy looks whether log-in limits would take all agents for one client.
+func (c *checker) proxy() {
+	p := c.cfg.Portal
+	if strings.HasPrefix(p.URL, "https:") && !p.TLS.Enabled() && len(p.TrustedProxies) == 0 {
+		c.say(levelWarning, "portal.trusted_proxies", "the portal is behind a proxy that is not named: failed log-ins of anyone count against everyone; name its network")
+	}
+}
+
+// expiry looks whether packages could expire before their mail is given up.
+func (c *checker) expiry() {
+	for _, route := range c.cfg.Routes {
+		if route.ExpireAfter.Std() < 6*24*time.Hour {
+			c.say(levelWarning, "expire_after", "%s: %s is shorter than the five days that a mail may wait; its link could have expired when it arrives", route.Address, route.ExpireAfter)
+		}
 	}
 }
 

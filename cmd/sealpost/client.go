@@ -129,12 +129,12 @@ func refused(answer *http.Response) error {
 	}
 	err := json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&reply)
 	if closeErr := answer.Body.Close(); err != nil || closeErr != nil || reply.Message == "" {
-		return fmt.Errorf("the portal answered %s", answer.Status)
+		return fmt.Errorf("the portal answered %s", printable(answer.Status))
 	}
 	if reply.Code == gateway.CodeNotFound {
 		return errors.New("there is no such package, or the link is not complete")
 	}
-	return gateway.Errorf(reply.Code, nil, "%s", reply.Message)
+	return gateway.Errorf(reply.Code, nil, "%s", printable(reply.Message))
 }
 
 // grantedObjects are the objects of one package, as its grant opens them.

@@ -13,9 +13,10 @@ import (
 )
 
 type openCommand struct {
-	Link  string `arg:"" help:"The Secure Link; - reads it from standard input, where no list of processes shows it."`
-	Out   string `help:"The directory for the files; it is made if missing. Without it the files are only listed." type:"path" placeholder:"DIR"`
-	Agent string `help:"The agent's mail address." env:"SEALPOST_AGENT" placeholder:"ADDRESS"`
+	Link   string `arg:"" help:"The Secure Link; - reads it from standard input, where no list of processes shows it."`
+	Out    string `help:"The directory for the files; it is made if missing. Without it the files are only listed." type:"path" placeholder:"DIR"`
+	Agent  string `help:"The agent's mail address." env:"SEALPOST_AGENT" placeholder:"ADDRESS"`
+	Portal string `help:"Your portal. A link to any other is refused, so that an imitated notice gets no password." env:"SEALPOST_PORTAL" placeholder:"URL"`
 }
 
 // Run opens the package and saves its files.
@@ -27,7 +28,10 @@ func (c *openCommand) Run(ctx context.Context, std streams) (err error) {
 	if c.Agent == "" {
 		return usageError{"name the agent with --agent ADDRESS or SEALPOST_AGENT"}
 	}
-	password, err := std.secret(passwordVariable, "The agent's password", false)
+	if c.Portal != "" && strings.TrimSuffix(c.Portal, "/") != link.Portal {
+		return usageError{fmt.Sprintf("the link leads to %s, not to your portal %s", link.Portal, c.Portal)}
+	}
+	password, err := std.secret(passwordVariable, "The password of "+c.Agent+" at "+link.Portal, false)
 	if err != nil {
 		return err
 	}

@@ -72,10 +72,7 @@ func (s *Store) update(ctx context.Context, doing string, do func(*transaction) 
 	select {
 	case <-j.done:
 	case s.group.leader <- struct{}{}:
-		for !s.isDone(j) {
-			s.runJobs(context.WithoutCancel(ctx), s.group.take())
-		}
-		<-s.group.leader
+		s.lead(context.WithoutCancel(ctx), j)
 	case <-ctx.Done():
 		if s.group.remove(j) {
 			return s.failure(ctx, doing, ctx.Err())
@@ -83,6 +80,14 @@ func (s *Store) update(ctx context.Context, doing string, do func(*transaction) 
 		<-j.done
 	}
 	return s.failure(ctx, doing, j.err)
+}
+
+// lead runs jobs until j is done. A job that panics must not keep the others from the database for ever.
+func (s *Store) lead(ctx context.Context, j *job) {
+	defer func() { <-s.group.leader }()
+	for !s.isDone(j) {
+		s.runJobs(ctx, s.group.take())
+	}
 }
 
 func (s *Store) isDone(j *job) bool {
@@ -96,13 +101,16 @@ func (s *Store) isDone(j *job) bool {
 
 // runJobs runs jobs in one transaction and tells their callers.
 func (s *Store) runJobs(ctx context.Context, jobs []*job) {
-	err := s.commitJobs(ctx, jobs)
-	for _, j := range jobs {
-		if j.err == nil {
-			j.err = err
+	err := errors.New("a job panicked")
+	defer func() {
+		for _, j := range jobs {
+			if j.err == nil {
+				j.err = err
+			}
+			close(j.done)
 		}
-		close(j.done)
-	}
+	}()
+	err = s.commitJobs(ctx, jobs)
 }
 
 // commitJobs returns the error that is everyone's; a job's own is in the job.
@@ -115,11 +123,10 @@ func (s *Store) commitJobs(ctx context.Context, jobs []*job) error {
 	if err != nil {
 		return errors.Join(err, sqlTx.Rollback())
 	}
+	defer func() { _ = sqlTx.Rollback() }() // of a panic; else it is over by then
 	tx := &transaction{Tx: sqlTx, stmts: s.writeStmts, now: now}
 	for _, j := range jobs {
 		if err := tx.try(ctx, j); err != nil {
-			// A failed rollback leaves nothing either, and as a rule SQLite has rolled back already.
-			_ = sqlTx.Rollback()
 			return err
 		}
 	}
