@@ -10,6 +10,8 @@ type Part struct {
 	Disposition string
 	// Filename is the decoded name from Content-Disposition or Content-Type, or "".
 	Filename Secret
+	// Encoding is the lower-cased Content-Transfer-Encoding, or "".
+	Encoding string
 	// Size is the size of the encoded body in bytes.
 	Size int64
 	// InReport tells that the part is a direct child of a multipart/report.

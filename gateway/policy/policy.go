@@ -2,8 +2,10 @@
 //
 // The default, in this order:
 //
-//  1. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, whatever
-//     they are called: agents and Salesforce need them to understand a bounce.
+//  1. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
+//     an "attachment": agents and Salesforce need them to understand a bounce. They must be what such parts
+//     are: text in no binary encoding, of at most 64 KiB, without a name or with one ending in .txt or .eml
+//     or without an extension. Anything else under their type may be a file.
 //  2. Whatever is called "attachment" or has a file name is sealed.
 //  3. The text of a mail stays: text/plain, text/html, text/enriched, text/richtext, and the alternatives
 //     text/x-amp-html and text/watch-html.
@@ -13,7 +15,14 @@
 // vanish for a sender's misspelling. The rules know neither the mail's bytes nor the world: the same part always gets the same verdict.
 package policy
 
-import "sealpost/gateway"
+import (
+	"strings"
+
+	"sealpost/gateway"
+)
+
+// maxReport is the most bytes of the encoded body of a report part. Returned headers are the largest of them.
+const maxReport = 64 << 10
 
 // Policy gives verdicts. It is immutable and safe for concurrent use.
 type Policy struct {
@@ -33,7 +42,7 @@ func Default() *Policy {
 // Judge returns Keep or Seal for a leaf of a mail.
 func (p *Policy) Judge(part gateway.Part) gateway.Verdict {
 	switch {
-	case part.InReport && p.reports[part.Type]:
+	case p.isReport(part):
 		return gateway.Keep
 	case part.Disposition == "attachment" || !part.Filename.IsZero():
 		return gateway.Seal
@@ -41,6 +50,31 @@ func (p *Policy) Judge(part gateway.Part) gateway.Verdict {
 		return gateway.Keep
 	}
 	return gateway.Seal
+}
+
+func (p *Policy) isReport(part gateway.Part) bool {
+	return part.InReport && p.reports[part.Type] && part.Size <= maxReport && isTextEncoding(part.Encoding) &&
+		isTextName(part.Filename.Reveal())
+}
+
+// isTextEncoding reports whether a body in this transfer encoding reads as text (RFC 3464 section 2.1 asks
+// for 7bit, and RFC 6533 allows what UTF-8 needs).
+func isTextEncoding(encoding string) bool {
+	switch encoding {
+	case "", "7bit", "8bit", "binary", "quoted-printable":
+		return true
+	}
+	return false
+}
+
+// isTextName reports whether nobody's computer takes a file of this name for more than text or a mail.
+func isTextName(name string) bool {
+	i := strings.LastIndexByte(name, '.')
+	if i < 0 {
+		return true
+	}
+	ext := strings.ToLower(name[i:])
+	return ext == ".txt" || ext == ".eml"
 }
 
 func set(types ...string) map[string]bool {

@@ -12,6 +12,8 @@ func TestDefaultVerdicts(t *testing.T) {
 		typ         string
 		disposition string
 		filename    string
+		encoding    string
+		size        int64
 		inReport    bool
 		want        gateway.Verdict
 	}{
@@ -32,6 +34,19 @@ func TestDefaultVerdicts(t *testing.T) {
 		{name: "status in a report", typ: "message/delivery-status", inReport: true, want: gateway.Keep},
 		{name: "named status in a report", typ: "message/delivery-status", inReport: true,
 			disposition: "attachment", filename: "details.txt", want: gateway.Keep},
+		{name: "status in quoted-printable", typ: "message/global-delivery-status", inReport: true,
+			encoding: "quoted-printable", size: 64 << 10, want: gateway.Keep},
+		{name: "status in 8bit", typ: "message/global-delivery-status", inReport: true, encoding: "8bit", want: gateway.Keep},
+		{name: "status in base64", typ: "message/delivery-status", inReport: true, encoding: "base64", want: gateway.Seal},
+		{name: "headers in base64", typ: "text/rfc822-headers", inReport: true, encoding: "base64", want: gateway.Seal},
+		{name: "status in an unknown encoding", typ: "message/delivery-status", inReport: true, encoding: "x-uue", want: gateway.Seal},
+		{name: "large status", typ: "message/delivery-status", inReport: true, size: 64<<10 + 1, want: gateway.Seal},
+		{name: "headers called a mail", typ: "text/rfc822-headers", inReport: true, filename: "Lost.EML", want: gateway.Keep},
+		{name: "status without an extension", typ: "message/delivery-status", inReport: true, filename: "status", want: gateway.Keep},
+		{name: "status called a program", typ: "message/delivery-status", inReport: true, filename: "a.txt.exe", want: gateway.Seal},
+		{name: "status called a page", typ: "message/delivery-status", inReport: true, filename: "a.html", want: gateway.Seal},
+		{name: "status called a program with a dot", typ: "message/delivery-status", inReport: true, filename: "a.exe.", want: gateway.Seal},
+		{name: "status called a folder", typ: "message/delivery-status", inReport: true, filename: "a.exe/b", want: gateway.Seal},
 		{name: "receipt in a report", typ: "message/disposition-notification", inReport: true, want: gateway.Keep},
 		{name: "headers in a report", typ: "text/rfc822-headers", inReport: true, want: gateway.Keep},
 		{name: "abuse report", typ: "message/feedback-report", inReport: true, want: gateway.Keep},
@@ -45,6 +60,7 @@ func TestDefaultVerdicts(t *testing.T) {
 			got := policy.Judge(gateway.Part{
 				Type: test.typ, Disposition: test.disposition,
 				Filename: gateway.NewSecret(test.filename), InReport: test.inReport,
+				Encoding: test.encoding, Size: test.size,
 			})
 			if got != test.want {
 				t.Errorf("verdict %q, want %q", got, test.want)

@@ -32,6 +32,9 @@ func describe(p *part, header []field) {
 			p.name = decodeName(name)
 		}
 	}
+	if p.name == "" && !strings.HasPrefix(p.typ, "multipart/") {
+		p.readHints(seen["content-type"], seen["content-disposition"])
+	}
 }
 
 // defaultType is text/plain, and message/rfc822 in a digest (RFC 2046 section 5.1.5).

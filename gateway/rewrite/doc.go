@@ -13,8 +13,9 @@
 // written, so that the part before keeps its end.
 //
 // A forwarded message is one file. A multipart/signed whose parts all stay is untouched, its signature
-// included; one with a file in it, and every multipart/encrypted, is sealed as one file, since half of it is
-// worth nothing; if it is the whole mail, the mail is sealed whole.
+// included, if that is one by its type, size and first bytes. One with a file in it, and every
+// multipart/encrypted, is sealed as one file, since half of it is worth nothing; if it is the whole mail, the
+// mail is sealed whole.
 //
 // A file is sealed decoded, as it was before the sender's program encoded it. Where its base64 or
 // quoted-printable is broken, the encoding unknown or given twice, two readers might decode different bytes,
@@ -22,6 +23,9 @@
 //
 // A text/plain that would pass the 131,072 characters of a TextBody is sealed as message.txt, and the notice
 // takes its place.
+//
+// A malformed Content-Disposition or Content-Type that may say "attachment" or give a name to another reader,
+// and gives us neither, makes its part an attachment.
 //
 // # The notice
 //
@@ -48,8 +52,10 @@
 //   - a boundary that is not quoted although RFC 2045 wants it, if something is to be sealed;
 //   - on a part that would stay: contradicting Content-Type, Content-Transfer-Encoding or Content-Disposition
 //     fields, or a multipart type that is an encoded word;
-//   - Content-* lines behind a line that is no header line and so ended the header for us;
-//   - Content-* lines behind a line that begins with an open or closed boundary but is no boundary line;
+//   - Content-* lines anywhere between a line that is no header line and so ended the header for us, and the
+//     next empty line;
+//   - Content-* lines in what reads like a header behind a line that begins with an open or closed boundary
+//     but is no boundary line;
 //   - in a preamble or an epilogue: an encoded file, the fields of a part, or over 16 KiB of anything.
 //
 // Harmless, and taken as other readers take it: a missing MIME-Version or last boundary line, boundary lines

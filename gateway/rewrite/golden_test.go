@@ -24,7 +24,7 @@ const (
 // judge stands for the default policy, which lives beside this package and not below it.
 func judge(p gateway.Part) gateway.Verdict {
 	switch {
-	case p.InReport && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
+	case p.InReport && p.Encoding != "base64" && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
 		return gateway.Keep
 	case p.Disposition == "attachment" || !p.Filename.IsZero():
 		return gateway.Seal
@@ -162,6 +162,8 @@ func goldenItems() map[string]string {
 		"flowed-signature":          "invoice.pdf",
 		"dsn":                       "attachment-1.eml",
 		"dsn-headers":               "",
+		"dsn-file":                  "attachment-1.txt",
+		"whole-signed-fake":         "whole: " + whyEnvelope,
 		"forwarded":                 "attachment-1.eml",
 		"digest":                    "attachment-1.eml",
 		"signed-text":               "",

@@ -5,33 +5,29 @@ import "bytes"
 const (
 	// maxOutside is how much may stand before or after the parts of a multipart.
 	maxOutside = 16 << 10
-	// maxLookout is how many lines are watched after a line that may be a boundary or the end of a header.
-	maxLookout = 200
 	// fileLine is how long a line of an encoded file is at least.
 	fileLine = 60
 )
 
 // lookout watches a text for places where another reader would see the header of a part: after a line that
-// begins like a boundary, or where a malformed line has ended our header but perhaps not theirs.
+// begins like a boundary, or where a malformed line has ended our header but perhaps not theirs. It has no
+// end but that of such a header: whoever could outlast it could hide a file behind it.
 type lookout struct {
-	left int
-	why  string
+	why string // "" if nothing is watched for
 }
 
-func (l *lookout) cutHeader() { l.left, l.why = maxLookout, whyCutHeader }
+func (l *lookout) cutHeader() { l.why = whyCutHeader }
 
 // see returns why the text is ambiguous, or "". nearly tells that the line begins with "--" and a boundary.
 func (l *lookout) see(text []byte, nearly bool) string {
 	if nearly {
-		l.left, l.why = maxLookout, whyNearly
+		if l.why == "" { // the other watch is the stricter
+			l.why = whyNearly
+		}
 		return ""
 	}
-	if l.left == 0 {
-		return ""
-	}
-	l.left--
 	if len(text) == 0 || l.why == whyNearly && !isHeaderLine(text) {
-		l.left = 0
+		l.why = ""
 		return ""
 	}
 	if hasFold(text, "content-") {

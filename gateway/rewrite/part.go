@@ -36,6 +36,7 @@ type part struct {
 	boundary    boundary
 	disposition string
 	name        string
+	hinted      bool   // a malformed field may give a name that we cannot read
 	encoding    string // the transfer encoding, lower-cased; "" if none is given
 
 	// doubt says why this part must not stay as it is: another reader may see a file in it. A fixed phrase.
@@ -74,11 +75,13 @@ func (p *part) path() string {
 	return strings.Join(numbers, ".")
 }
 
-// facts returns what policy may know of a leaf.
+// facts returns what policy may know of a leaf. One that may have a name which we cannot read is no report
+// part, since policy judges those by their names.
 func (p *part) facts() gateway.Part {
 	return gateway.Part{
 		Path: p.path(), Type: p.typ, Disposition: p.disposition, Filename: gateway.NewSecret(p.name),
-		Size: p.end - p.body, InReport: p.parent != nil && p.parent.typ == "multipart/report",
+		Encoding: p.encoding, Size: p.end - p.body,
+		InReport: !p.hinted && p.parent != nil && p.parent.typ == "multipart/report",
 	}
 }
 

@@ -116,35 +116,40 @@ func (p *Plan) judge(judge Judge) error {
 	if p.whole == "" && p.fates[root] == leaves && root.doubt != "" {
 		p.whole = root.doubt
 	}
-	p.closeUp(root)
-	return nil
+	return p.closeUp(root)
 }
 
 // closeUp settles the multiparts below q, and q itself.
-func (p *Plan) closeUp(q *part) {
+func (p *Plan) closeUp(q *part) error {
 	if !q.isMultipart() {
-		return
+		return nil
 	}
 	for _, child := range q.children {
-		p.closeUp(child)
+		if err := p.closeUp(child); err != nil {
+			return err
+		}
 	}
 	if q.typ == "multipart/signed" || q.typ == "multipart/encrypted" {
-		p.closeEnvelope(q)
-		return
+		return p.closeEnvelope(q)
 	}
 	for _, child := range q.children {
 		if p.fates[child] != leaves {
-			return
+			return nil
 		}
 	}
 	p.fates[q] = leaves
+	return nil
 }
 
 // closeEnvelope keeps a signed or encrypted entity untouched or seals it as one: half of it is worth nothing.
-func (p *Plan) closeEnvelope(q *part) {
+func (p *Plan) closeEnvelope(q *part) error {
+	signature, err := signatureOf(p.msg.src, q)
+	if err != nil {
+		return err
+	}
 	sealed := false
 	q.walk(func(r *part) bool {
-		sealed = sealed || p.fates[r] != stays && !isSignature(q, r)
+		sealed = sealed || p.fates[r] != stays && r != signature
 		return true
 	})
 	q.walk(func(r *part) bool {
@@ -158,18 +163,7 @@ func (p *Plan) closeEnvelope(q *part) {
 	default:
 		p.fates[q] = leaves
 	}
-}
-
-// isSignature reports whether r is the detached signature of q (RFC 1847 section 2.1).
-func isSignature(q, r *part) bool {
-	if q.typ != "multipart/signed" || r.parent != q || r.index == 0 || r.index != len(q.children)-1 {
-		return false
-	}
-	switch r.typ {
-	case "application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature":
-		return r.doubt == ""
-	}
-	return false
+	return nil
 }
 
 func envelopeName(q *part) string {

@@ -1,0 +1,35 @@
+package rewrite
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNoLengthOutlastsTheLookout(t *testing.T) {
+	const (
+		top   = "From: a@x\r\nSubject: x\r\n"
+		mixed = "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+		file  = "Content-Type: application/pdf; name=a.pdf\r\n\r\n%PDF\r\n"
+		body  = "--b\r\n\r\ntext\r\n"
+	)
+	lines := func(line string, n int) string { return strings.Repeat(line+"\r\n", n) }
+	tests := []struct{ name, mail, why string }{
+		{"junk lines", top + lines("junk line", 250) + mixed + "--b\r\n" + file + "--b--\r\n", whyCutHeader},
+		{"many junk lines", top + lines("junk line", 20000) + mixed + "--b\r\n" + file + "--b--\r\n", whyCutHeader},
+		{"fields", top + mixed + body + "--b x\r\n" + lines("X-A: b", 250) + file + "--b--\r\n", whyNearly},
+		{"folded fields", top + mixed + body + "--b x\r\nX-A: b\r\n" + lines(" b", 250) + file + "--b--\r\n", whyNearly},
+		{"both", top + mixed + "--b\r\njunk line\r\n--b x\r\njunk line\r\n" + file + "--b--\r\n", whyCutHeader},
+		{"long text without an empty line", top + lines("an ordinary line", 5000), ""},
+		{"long text", top + "\r\n" + lines("an ordinary line", 5000) + file, ""},
+		{"long text behind an empty line", top + "junk line\r\n\r\n" + lines("an ordinary line", 300) + file, ""},
+		{"nearly a boundary in a text", top + mixed + body + "--b x\r\nand on\r\n" + lines("X-A: b", 250) + file + "--b--\r\n", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := rewriteMail(t, []byte(test.mail))
+			if why, _ := r.plan.Whole(); why != test.why {
+				t.Errorf("whole: %q, want %q", why, test.why)
+			}
+		})
+	}
+}
