@@ -24,6 +24,7 @@ const (
 	whyEncoding    = "a multipart with a transfer encoding"
 	whyTwice       = "contradicting Content-* fields"
 	whyWord        = "a multipart type that is an encoded word"
+	whyFolded      = "a mail that begins with a continuation line"
 	whyCutHeader   = "a header that can be read as ending in two places"
 	whyNearly      = "a line that some readers take for a boundary"
 	whyOutside     = "a file outside of all parts"
@@ -154,6 +155,10 @@ func (s *scanner) bodyEnd(p *part) int64 {
 func (s *scanner) header(p *part) {
 	p.start = s.line.start
 	s.look = lookout{}
+	if first := s.line.text; p.parent == nil && len(first) > 0 && (first[0] == ' ' || first[0] == '\t') {
+		s.fail(whyFolded) // it would continue a field that we put above it
+		return
+	}
 	for !s.stopped() && isHeaderLine(s.line.text) {
 		if s.line.end-p.start > s.limits.HeaderBytes {
 			s.fail(whyHeaderSize)
@@ -244,6 +249,9 @@ func (s *scanner) multipart(p *part, depth int) {
 		s.outside()
 	}
 	p.end = s.bodyEnd(p)
+	if n := len(p.children); n > 0 { // an empty last part begins where the outer boundary line does
+		p.end = max(p.end, p.children[n-1].end)
+	}
 	s.open = s.open[:len(s.open)-1]
 	s.recompare()
 	if len(p.children) > 0 || s.msg.Ambiguity != "" {

@@ -36,7 +36,7 @@ func fieldLimit(name string) (limit int, threading bool) {
 // writeWhole writes the short mail that takes the place of one sealed whole.
 func (p *Plan) writeWhole(m *meter, n *notice) error {
 	r := newFieldReader(p.msg.src, maxField)
-	threading, others := maxThreading, maxOthers
+	threading, others, identity := maxThreading, maxOthers, maxField // without its Message-ID no Case is found
 	for {
 		f, err := r.next()
 		if errors.Is(err, io.EOF) {
@@ -47,7 +47,10 @@ func (p *Plan) writeWhole(m *meter, n *notice) error {
 		}
 		limit, important := fieldLimit(f.name)
 		left := &others
-		if important {
+		switch {
+		case f.name == "message-id":
+			left = &identity
+		case important:
 			left = &threading
 		}
 		if f.raw == nil || len(f.raw) > min(limit, *left) || strings.ContainsRune(string(f.raw), 0) {
