@@ -45,7 +45,8 @@
 // Where another reader could see a file that we do not, the mail is sealed whole, and a short mail with the
 // threading fields takes its place. That is so for:
 //
-//   - bare CR, bare LF or NUL; a header, a line, a depth or a number of parts over the limits;
+//   - bare CR, bare LF or NUL; a header, a line, a depth or a number of parts over the limits; a first line
+//     that begins with white space, since it would continue a field that we put above it;
 //   - a multipart without a boundary parameter, with two, or with one that can be read in two ways; one whose
 //     boundary never occurs, unless there is nothing at all; one with a transfer encoding; two open multiparts
 //     with the same boundary, or one line that delimits two;
