@@ -31,6 +31,7 @@ func TestMessageIDOfTheDatabaseIsTheOnlyOneInTheMail(t *testing.T) {
 	references := "References: " + strings.Repeat("<a@x>\r\n ", 1400) + "<b@x>\r\n"
 	for name, in := range map[string]string{
 		"whole, references first": references + references[:12+8*1000] + "<b@x>\r\nIn-Reply-To: <" + strings.Repeat("i", 1000) + "@x>\r\nMessage-ID: <" + strings.Repeat("m", 900) + "@x>\r\nContent-Type: multipart/mixed\r\n\r\ntext\r\n",
+		"empty":                   "Message-ID:\r\n\r\ntext\r\n",
 	} {
 		m := f.accept(t, envelope(), in)
 		message, err := mail.ReadMessage(strings.NewReader(m.copy))

@@ -19,16 +19,16 @@ func (t *transaction) trace(message *rewrite.Message) []byte {
 		fmt.Fprintf(&b, "\r\n\tfor <%s>", t.envelope.Recipients[0].Route.Address)
 	}
 	fmt.Fprintf(&b, ";\r\n\t%s\r\n", t.envelope.Received.UTC().Format(time.RFC1123Z))
-	if message.MessageID() == "" {
+	if !message.HasMessageID() {
 		fmt.Fprintf(&b, "Message-ID: %s\r\n", t.messageID(message))
 	}
 	return []byte(b.String())
 }
 
-// messageID is the mail's own, or the one that we give it.
+// messageID is the mail's own, empty where its field is, or the one that we give it.
 func (t *transaction) messageID(message *rewrite.Message) string {
-	if id := message.MessageID(); id != "" {
-		return id
+	if message.HasMessageID() {
+		return message.MessageID()
 	}
 	return "<" + t.id.String() + "@" + t.options.Hostname + ">"
 }

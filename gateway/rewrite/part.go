@@ -13,13 +13,18 @@ type Message struct {
 	// can be taken apart.
 	Ambiguity string
 
-	src       Source
-	root      *part
-	messageID string
+	src        Source
+	root       *part
+	messageID  string
+	identified bool // there is a Message-ID field
 }
 
 // MessageID returns the value of the first Message-ID field as it stands, with its angle brackets; "" if there is none.
 func (m *Message) MessageID() string { return m.messageID }
+
+// HasMessageID tells that there is a Message-ID field, even if its value is empty: a second one would make
+// readers disagree.
+func (m *Message) HasMessageID() bool { return m.identified }
 
 // part is a MIME entity (RFC 2045 section 2.4).
 type part struct {

@@ -318,7 +318,7 @@ func (s *scanner) findMessageID() error {
 			return fmt.Errorf("read the header: %w", err)
 		}
 		if f.name == "message-id" {
-			s.msg.messageID = f.value()
+			s.msg.messageID, s.msg.identified = f.value(), true
 			return nil
 		}
 	}
