@@ -126,7 +126,7 @@ func (s *Sweeper) deleteGarbage(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list the garbage: %w", err)
 		}
-		gone, failed := names[:0:0], error(nil)
+		gone, failed := make([]string, 0, len(names)), error(nil)
 		for _, name := range names {
 			if err := s.blobs.Delete(ctx, name); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("delete an object: %w", err))
