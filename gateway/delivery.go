@@ -112,13 +112,40 @@ type AcceptedMail struct {
 	// hour ago, since the sweep may have taken its objects for left over.
 	Started time.Time
 	// MessageID is the Message-ID field as it stands, with its angle brackets.
-	MessageID Secret
-	Envelope  Envelope
+	MessageID      Secret
+	Envelope       Envelope
+	Authentication Authentication
+	Scan           Scan
+	// Silence says why the sender is never sent a notice: "null sender", "DMARC failed"; empty: it may be.
+	Silence string
+	// Fingerprint is the keyed hash by which a repeat of the same DATA is known; nil: it never counts as one.
+	Fingerprint []byte
 	// Package is nil when nothing was sealed.
 	Package *Package
 	Copy    QueuedMail
-	// Routes are the distinct routes by ForwardTo: one delivery for each.
-	Routes []Route
+	// Deliveries are to be made, one for each distinct ForwardTo.
+	Deliveries []NewDelivery
+	Routes     []Route
+}
+
+// NewDelivery is a delivery of a mail that is about to be committed.
+type NewDelivery struct {
+	Route Route
+	DSN   DSNRequest
+	// Hold is why an admin must look before it goes out; empty: it goes.
+	Hold string
+}
+
+// Refusal is what is remembered of a mail that was refused after its text had come, so that `trace` finds it.
+type Refusal struct {
+	At             time.Time
+	MessageID      Secret
+	Envelope       Envelope
+	Code           Code
+	Reason         string // as the client was told
+	Temporary      bool
+	Scan           Scan
+	Authentication Authentication
 }
 
 // Lease is the right to attempt a delivery. Its fence rises with every lease: who lost the lease cannot
@@ -135,7 +162,7 @@ type Delivery struct {
 	ID    string // 32 hex digits
 	Mail  PackageID
 	State DeliveryState
-	// Route is the public address that the mail was sent to.
+	// Route is the public address that the mail was sent to, or ReturnRoute.
 	Route     string
 	ForwardTo string
 	Created   time.Time
@@ -148,6 +175,13 @@ type Delivery struct {
 	// LastReply is the last reply of the next hop, scrubbed of ForwardTo.
 	LastReply Secret
 	LastCode  int
+	DSN       DSNRequest
+	// Told is the last notice that was sent to the mail's sender; empty: none. Untold is why none was sent
+	// when the delivery became dead.
+	Told   NoticeKind
+	Untold string
+	// Reason is why it is held or was dropped.
+	Reason Secret
 }
 
 // LeasedDelivery is a delivery together with the right to attempt it and what is needed for that.
@@ -155,6 +189,29 @@ type LeasedDelivery struct {
 	Delivery
 	Lease Lease
 	Copy  QueuedMail
+	// Received is when the mail came. Silence, Return and EnvelopeID are those of its AcceptedMail.
+	Received   time.Time
+	Silence    string
+	Return     string
+	EnvelopeID Secret
+}
+
+// Due tells that deliveries of a route wait, the first of them until Next.
+type Due struct {
+	Route string
+	Next  time.Time
+}
+
+// AttemptResult is all that one transaction commits at the end of an attempt.
+type AttemptResult struct {
+	Attempt Attempt
+	// Next is when a deferred delivery is due again.
+	Next time.Time
+	// AwaitCase tells whether a Case is looked for after this delivery; if not, sent is the end.
+	AwaitCase bool
+	// Notice goes to the mail's sender; nil: none. Untold says why a dead delivery has none.
+	Notice *Notice
+	Untold string
 }
 
 // Attempt is the record of one try to deliver.

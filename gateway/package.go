@@ -66,6 +66,8 @@ type Package struct {
 	Objects    []Object
 	Items      []Item
 	Placements []Placement
+	// Scan is what the virus scanner said of the mail, so that who opens it is warned.
+	Scan Scan
 }
 
 // Item is one file of a package, as far as the gateway may know it after intake: not by name.

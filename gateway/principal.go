@@ -24,6 +24,8 @@ const (
 type Principal struct {
 	Kind PrincipalKind
 	ID   string // an Agent's ID; empty for the other kinds
+	// Name is who an admin says to be.
+	Name Secret
 }
 
 // AuditAction says what was done.
@@ -56,6 +58,7 @@ type AuditEvent struct {
 	Delivery  string // of an event of a delivery
 	Agent     string // the ID of the agent who was added, removed or given a password
 	Client    Secret // the address the request came from
+	Reason    Secret // why, in the words of who did it
 	// Outcome is "ok" or the Code of the failure.
 	Outcome string
 }

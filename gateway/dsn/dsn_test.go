@@ -1,0 +1,486 @@
+package dsn
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"mime"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	message "github.com/emersion/go-message"
+
+	"sealpost/gateway"
+)
+
+const (
+	secret = "support@x-1a2b3c.case.example.net"
+	public = "support@example.com"
+)
+
+var when = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func crlf(s string) string { return strings.ReplaceAll(strings.TrimPrefix(s, "\n"), "\n", "\r\n") }
+
+// leaves parses a mail and returns its leaves, decoded, by type.
+func leaves(t testing.TB, raw string) (message.Header, map[string]string) {
+	t.Helper()
+	e, err := message.Read(strings.NewReader(raw))
+	if err != nil {
+		t.Fatalf("the output does not parse: %v\n%s", err, raw)
+	}
+	found := map[string]string{}
+	err = e.Walk(func(_ []int, part *message.Entity, err error) error {
+		if err != nil {
+			return err
+		}
+		kind, _, err := part.Header.ContentType()
+		if err != nil || strings.HasPrefix(kind, "multipart/") {
+			return err
+		}
+		body, err := io.ReadAll(part.Body)
+		found[kind] += string(body)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("the output does not parse: %v\n%s", err, raw)
+	}
+	return e.Header, found
+}
+
+func report(kind gateway.NoticeKind) gateway.Report {
+	return gateway.Report{
+		Kind: kind, ID: gateway.PackageID{1}, Date: when, To: "jane@example.org", EnvelopeID: "QQ314159", OriginalRecipient: "rfc822;" + public,
+		Recipient: public, Status: "5.1.1", Code: 550, Diagnostic: "no such user", Remote: true, Arrived: when.Add(-time.Hour),
+		RetryUntil: when.Add(96 * time.Hour), Header: strings.NewReader("From: jane@example.org\r\nSubject: Hello\r\n\r\nbody never\r\n"),
+	}
+}
+
+func written(t testing.TB, r gateway.Report) string {
+	t.Helper()
+	var out strings.Builder
+	if err := (Writer{Hostname: "mx.example.com"}).Write(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func checkShape(t testing.TB, raw string) {
+	t.Helper()
+	if strings.ReplaceAll(raw, "\r\n", "") != strings.NewReplacer("\r", "", "\n", "").Replace(raw) {
+		t.Error("a bare CR or LF")
+	}
+	for line := range strings.SplitSeq(raw, "\r\n") {
+		if len(line) > 998 {
+			t.Errorf("a line of %d octets", len(line))
+		}
+	}
+	if i := strings.IndexFunc(raw, func(c rune) bool { return c > 126 }); i >= 0 {
+		t.Errorf("not 7-bit: %q", raw[i:min(i+10, len(raw))])
+	}
+}
+
+func TestFailedNotice(t *testing.T) {
+	raw := written(t, report(gateway.NoticeFailed))
+	checkShape(t, raw)
+	header, parts := leaves(t, raw)
+	for name, want := range map[string]string{
+		"From": "Mail Delivery System <postmaster@mx.example.com>", "To": "<jane@example.org>", "Auto-Submitted": "auto-replied", "Mime-Version": "1.0",
+		"Message-Id": "<01000000000000000000000000000000@mx.example.com>", "Date": "Sun, 01 Mar 2026 12:00:00 +0000",
+	} {
+		if got := header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if kind, params, _ := header.ContentType(); kind != "multipart/report" || params["report-type"] != "delivery-status" {
+		t.Errorf("Content-Type: %s %v", kind, params)
+	}
+	const status = `
+Reporting-MTA: dns; mx.example.com
+Original-Envelope-Id: QQ314159
+Arrival-Date: Sun, 01 Mar 2026 11:00:00 +0000
+
+Original-Recipient: rfc822; support@example.com
+Final-Recipient: rfc822; support@example.com
+Action: failed
+Status: 5.1.1
+Diagnostic-Code: smtp; 550 5.1.1 no such user
+Last-Attempt-Date: Sun, 01 Mar 2026 12:00:00 +0000
+`
+	if got := strings.TrimSpace(parts["message/delivery-status"]); got != strings.TrimSpace(crlf(status)) {
+		t.Errorf("delivery-status:\n%s", got)
+	}
+	if got := parts["text/rfc822-headers"]; got != "From: jane@example.org\r\nSubject: Hello\r\n" {
+		t.Errorf("returned header %q", got)
+	}
+	if !strings.Contains(parts["text/plain"], "was not delivered") || !strings.Contains(parts["text/plain"], "no such user") || strings.Contains(raw, "body never") {
+		t.Errorf("text:\n%s", parts["text/plain"])
+	}
+}
+
+func TestOtherNotices(t *testing.T) {
+	r := report(gateway.NoticeDelayed)
+	r.Status = "nonsense"
+	_, parts := leaves(t, written(t, r))
+	for _, want := range []string{"Action: delayed\r\n", "Status: 4.0.0\r\n", "Will-Retry-Until: Thu, 05 Mar 2026 12:00:00 +0000"} {
+		if !strings.Contains(parts["message/delivery-status"], want) {
+			t.Errorf("delayed: no %q", want)
+		}
+	}
+	if !strings.Contains(parts["text/plain"], "until 5 March 2026") {
+		t.Errorf("text:\n%s", parts["text/plain"])
+	}
+	r = report(gateway.NoticeRelayed)
+	r.Status, r.Diagnostic, r.Remote, r.Header, r.Code = "2.0.0", "", false, nil, 0
+	_, parts = leaves(t, written(t, r))
+	if s := parts["message/delivery-status"]; !strings.Contains(s, "Action: relayed\r\n") || strings.Contains(s, "Diagnostic-Code") || strings.Contains(s, "Will-Retry") {
+		t.Errorf("relayed:\n%s", s)
+	}
+	if _, ok := parts["text/rfc822-headers"]; ok {
+		t.Error("a returned header where there is none")
+	}
+	if err := (Writer{}).Write(io.Discard, gateway.Report{Kind: "other"}); err == nil {
+		t.Error("an unknown kind passed")
+	}
+}
+
+func TestNoHeaderInjection(t *testing.T) {
+	const evil = "x\r\nBcc: victim@example.org\r\n\r\n\x00\u2028é<>;"
+	r := report(gateway.NoticeFailed)
+	r.To, r.EnvelopeID, r.OriginalRecipient, r.Recipient, r.Diagnostic, r.Status = evil+"@example.org", evil, "rfc822;"+evil, evil, evil+strings.Repeat("y", 3000), evil
+	raw := written(t, r)
+	checkShape(t, raw)
+	if strings.Contains(raw, "\nBcc:") {
+		t.Errorf("injected:\n%s", raw)
+	}
+	leaves(t, raw)
+}
+
+func TestUTF8Notice(t *testing.T) {
+	r := report(gateway.NoticeFailed)
+	r.To, r.Recipient = "jörg@bücher.example", "hilfe-ü@example.com"
+	r.Header = strings.NewReader("Subject: Grüße\r\nX: " + strings.Repeat("z", 1200) + "\r\n\r\n")
+	raw := written(t, r)
+	checkShape(t, raw)
+	header, parts := leaves(t, raw)
+	decoded, err := new(mime.WordDecoder).DecodeHeader(header.Get("To"))
+	if err != nil || decoded != "jörg@xn--bcher-kva.example :;" {
+		t.Errorf("To: %q, %v", decoded, err)
+	}
+	if want := `Final-Recipient: utf-8; hilfe-\x{FC}@example.com`; !strings.Contains(parts["message/delivery-status"], want) {
+		t.Errorf("no %s in\n%s", want, parts["message/delivery-status"])
+	}
+	if !strings.Contains(parts["text/rfc822-headers"], "Grüße") || !strings.Contains(parts["text/rfc822-headers"], strings.Repeat("z", 1200)) {
+		t.Errorf("returned header %q", parts["text/rfc822-headers"])
+	}
+}
+
+func TestReturnedHeaderIsBounded(t *testing.T) {
+	r := report(gateway.NoticeFailed)
+	r.Header = strings.NewReader(strings.Repeat("X-Long: "+strings.Repeat("v", 90)+"\r\n", 5000))
+	_, parts := leaves(t, written(t, r))
+	got := parts["text/rfc822-headers"]
+	if len(got) > maxHeader || len(got) < maxHeader-200 || !strings.HasSuffix(got, "v\r\n") {
+		t.Errorf("%d bytes, ending %q", len(got), got[max(0, len(got)-5):])
+	}
+	broken := errors.New("broken")
+	r.Header = io.MultiReader(strings.NewReader("A: b\r\n"), failing{broken})
+	if err := (Writer{Hostname: "mx.example.com"}).Write(io.Discard, r); !errors.Is(err, broken) {
+		t.Errorf("a broken header: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error)          { return 0, f.err }
+func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
+
+func returned(t testing.TB, mail string) string {
+	t.Helper()
+	var out strings.Builder
+	r := Returner{Hostname: "mx.example.com", Hide: map[string]string{secret: public, "ops@hop.internal.example": "ops@example.com"}, Now: func() time.Time { return when }}
+	if err := r.Return(&out, "jane@example.org", strings.NewReader(mail), int64(len(mail)), []byte("Received: trace\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// reveals is an oracle of its own: it knows nothing of the search that is tested.
+func reveals(t testing.TB, raw string) bool {
+	t.Helper()
+	texts := []string{raw}
+	if e, err := message.Read(strings.NewReader(raw)); err == nil || message.IsUnknownCharset(err) {
+		_ = e.Walk(func(_ []int, p *message.Entity, err error) error {
+			if err != nil || p == nil {
+				return err
+			}
+			for f := p.Header.Fields(); f.Next(); {
+				text, _ := f.Text()
+				texts = append(texts, text)
+			}
+			if kind, _, _ := p.Header.ContentType(); !strings.HasPrefix(kind, "multipart/") {
+				body, _ := io.ReadAll(p.Body)
+				texts = append(texts, string(body))
+			}
+			return nil
+		})
+	}
+	blank := regexp.MustCompile(`=\r?\n|\s`)
+	for _, text := range texts {
+		text = strings.ToLower(blank.ReplaceAllString(text, ""))
+		for _, s := range []string{"x-1a2b3c.case.example.net", "hop.internal.example"} {
+			if strings.Contains(text, s) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+const postfix = `
+Return-Path: <>
+Received: from out.example.net by mx.example.com
+From: MAILER-DAEMON@out.example.net
+To: SRS0=x=y=example.org=jane@srs.example.com
+Subject: Undelivered Mail Returned to Sender
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary="B"
+
+--B
+Content-Type: text/plain
+
+<SECRET>: host mx.example.net said: 550 5.1.1 <SECRET>: unknown
+
+--B
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; out.example.net
+X-Postfix-Queue-ID: 4Qxyz
+Arrival-Date: Sun, 01 Mar 2026 11:00:00 +0000
+
+Final-Recipient: rfc822; SECRET
+Original-Recipient: rfc822;SECRET
+Action: failed
+Status: 5.1.1
+Remote-MTA: dns; mx.internal.example
+Diagnostic-Code: smtp; 550 5.1.1 <support@x-1a2b3c.
+    case.example.net>: Recipient address rejected
+
+--B
+Content-Type: message/rfc822
+
+Return-Path: <SRS0=x>
+Delivered-To: SECRET
+Received: from mx.example.com by out.example.net for <SECRET>
+X-Original-To: SECRET
+From: Jane <jane@example.org>
+To: support@example.com
+Cc: =?utf-8?b?BASE64?= <other@example.org>
+Subject: Hello
+ again
+Message-ID: <1@example.org>
+
+Private body SECRET
+--B--
+`
+
+func fillPostfix() string {
+	return strings.NewReplacer("SECRET", secret, "BASE64", base64.StdEncoding.EncodeToString([]byte(secret))).Replace(crlf(postfix))
+}
+
+func TestReturnReport(t *testing.T) {
+	out := returned(t, fillPostfix())
+	checkShape(t, out)
+	if reveals(t, out) {
+		t.Errorf("forward_to is shown:\n%s", out)
+	}
+	header, parts := leaves(t, out)
+	if header.Get("To") != "<jane@example.org>" || header.Get("Received") != "" {
+		t.Errorf("To %q", header.Get("To"))
+	}
+	status := parts["message/delivery-status"]
+	for _, want := range []string{"Final-Recipient: rfc822; " + public, "Original-Recipient: rfc822; " + public, "Action: failed", "Status: 5.1.1", "Diagnostic-Code: smtp; 550 5.1.1 <" + public + ">: Recipient", "Arrival-Date: Sun, 01 Mar 2026 11:00"} {
+		if !strings.Contains(strings.ReplaceAll(status, "\r\n ", " "), want) {
+			t.Errorf("no %q in\n%s", want, status)
+		}
+	}
+	if strings.Contains(status, "Remote-MTA") {
+		t.Error("Remote-MTA is shown")
+	}
+	if want := "From: Jane <jane@example.org>\r\nTo: support@example.com\r\nSubject: Hello\r\n again\r\nMessage-ID: <1@example.org>\r\n"; parts["text/rfc822-headers"] != want {
+		t.Errorf("returned header %q", parts["text/rfc822-headers"])
+	}
+	if strings.Contains(out, "Private body") {
+		t.Error("the body came along")
+	}
+}
+
+// TestForwardToNeverShown is the promise of the way back: no bounce names where a mail was forwarded to.
+func TestForwardToNeverShown(t *testing.T) {
+	b64 := base64.StdEncoding.EncodeToString([]byte("Mail for " + secret + " failed 5.2.3 ok"))
+	wide := strings.Map(func(c rune) rune { return c }, secret)
+	var utf16 bytes.Buffer
+	for _, c := range []byte(wide) {
+		utf16.Write([]byte{c, 0})
+	}
+	head := "From: <mailer-daemon@example.net>\r\nTo: jane@example.org\r\nMIME-Version: 1.0\r\n"
+	for name, mail := range map[string]string{
+		"plain":      head + "\r\nHi. This is the qmail-send program.\r\n<" + secret + ">:\r\n550 5.1.1 no\r\n",
+		"upper case": head + "\r\n" + strings.ToUpper(secret), "in a field": head + "X-Failed-Recipients: " + secret + "\r\n\r\nfailed\r\n",
+		"folded field": head + "X-Failed: support@x-1a\r\n 2b3c.case.example.net\r\n\r\nx", "over two lines": head + "\r\nsupport@x-1a2b3c.\r\ncase.example.net\r\n",
+		"domain alone": head + "\r\nuser unknown at x-1a2b3c.case.example.net\r\n", "soft break": head + "Content-Transfer-Encoding: quoted-printable\r\n\r\nsupport=40x-1a2=\r\nb3c.case.example.net\r\n",
+		"soft break, undeclared": head + "\r\nsupport=40x-1=\r\na2b3c.case.example.net\r\n", "base64": head + "Content-Transfer-Encoding: base64\r\n\r\n" + b64 + "\r\n",
+		"encoded word": head + "Subject: =?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(secret)) + "?=\r\n\r\nx\r\n",
+		"entities":     head + "Content-Type: text/html\r\n\r\nsupport&#64;x&#45;1a2b3c&#x2e;case.example.net\r\n", "percent": head + "\r\nhttp://example.net/?a=support%40x%2D1a2b3c.case.example.net\r\n",
+		"utf-16":            head + "Content-Type: text/plain; charset=utf-16le\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString(utf16.Bytes()) + "\r\n",
+		"zip":               head + "Content-Type: application/zip\r\n\r\nPK\r\n",
+		"in rfc822":         head + "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b64 + "\r\n--B--\r\n",
+		"headers in base64": head + "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b64 + "\r\n--B--\r\n",
+		"quoted report":     head + "Content-Type: multipart/mixed; boundary=A\r\n\r\n--A\r\nContent-Type: multipart/report; boundary=B\r\n\r\n--B\r\nContent-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b64 + "\r\n--B--\r\n--A--\r\n",
+		"far in":            head + "\r\n" + strings.Repeat("text and more text\r\n", 4000) + secret + strings.Repeat("\r\nmore", 9000),
+		"Exchange":          strings.ReplaceAll(fillPostfix(), "message/delivery-status", "Message/Delivery-Status"),
+		"no end":            strings.TrimSuffix(fillPostfix(), "--B--\r\n"), "bad base64": head + "Content-Transfer-Encoding: base64\r\n\r\n!!!" + b64 + "\r\n", "unknown charset": head + "Content-Type: text/plain; charset=x-odd\r\n\r\nx\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := returned(t, mail)
+			if reveals(t, out) {
+				t.Errorf("forward_to is shown:\n%.2000s", out)
+			}
+			checkShape(t, out)
+			if _, parts := leaves(t, out); !strings.Contains(parts["message/delivery-status"], "Action: failed") {
+				t.Errorf("no report of ours:\n%.2000s", out)
+			}
+		})
+	}
+}
+
+func TestReturnKeepsTheStatus(t *testing.T) {
+	out := returned(t, "Subject: Failure\r\n\r\n<"+secret+">: host 5.1.2.3 said 552 5.3.4 Message size exceeds 35 MB\r\n")
+	if _, parts := leaves(t, out); !strings.Contains(parts["message/delivery-status"], "Status: 5.3.4\r\n") || !strings.Contains(parts["message/delivery-status"], "Final-Recipient: rfc822; "+public) {
+		t.Errorf("%s", parts["message/delivery-status"])
+	}
+}
+
+func TestReturnHarmlessByteForByte(t *testing.T) {
+	for name, mail := range map[string]string{
+		"vacation": "From: agent@example.com\r\nSubject: =?utf-8?q?Au=C3=9Fer_Haus?=\r\nAuto-Submitted: auto-replied\r\n\r\nI am away.\r\n",
+		"html":     "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\nAway\r\n--B\r\nContent-Type: text/html\r\n\r\n<p>Away</p>\r\n--B--\r\n",
+		"large":    "Subject: x\r\n\r\n" + strings.Repeat("I am away for long.\r\n", 20000),
+	} {
+		if out := returned(t, mail); out != "Received: trace\r\n"+mail {
+			t.Errorf("%s was changed:\n%.500s", name, out)
+		}
+	}
+}
+
+func TestReturnReportsStorageErrors(t *testing.T) {
+	broken := errors.New("broken")
+	err := Returner{Hostname: "mx.example.com"}.Return(io.Discard, "jane@example.org", failing{broken}, 100, nil)
+	if !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestScrubIsTheSameEachTime(t *testing.T) {
+	hide := map[string]string{secret: public, "sales@x-1a2b3c.case.example.net": "sales@example.com", "root@inner.example.net": "postmaster"}
+	for range 20 {
+		n := newNeedles(hide, "mx.example.com")
+		got := n.scrub("<SALES@X-1a2b3c.case.example.net> at x-1a2b3c.case. example.net, root@inner.example.net")
+		if want := "<sales@example.com> at [hidden], postmaster@mx.example.com"; got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestPublicPartsAreNoSecrets(t *testing.T) {
+	mail := "Subject: x\r\n\r\nMail for customers@example.com failed\r\n"
+	r := Returner{Hostname: "mx.example.com", Hide: map[string]string{"customers@inner.example.com": "customers@example.com", "other@example.com": "support@example.com"}}
+	var out strings.Builder
+	if err := r.Return(&out, "jane@example.org", strings.NewReader(mail), int64(len(mail)), nil); err != nil || out.String() != mail {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+const exchange = `
+From: <postmaster@out.example.net>
+To: <SRS0=x=y=example.org=jane@srs.example.com>
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status;
+	boundary="c8a4f0d6-1d2b"
+Content-Language: en-US
+Subject: Undeliverable: Hello
+Auto-Submitted: auto-replied
+
+--c8a4f0d6-1d2b
+Content-Type: multipart/alternative; differences=Content-Type;
+	boundary="alt-1"
+
+--alt-1
+Content-Type: text/plain; charset="us-ascii"
+Content-Transfer-Encoding: quoted-printable
+
+Your message to support@x-1a2b3c.case.exam=
+ple.net couldn't be delivered.
+--alt-1
+Content-Type: text/html; charset="us-ascii"
+Content-Transfer-Encoding: base64
+
+BASE64
+--alt-1--
+
+--c8a4f0d6-1d2b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns;AM0PR01.prod.example.net
+Received-From-MTA: dns;mx.example.com
+Arrival-Date: Sun, 1 Mar 2026 11:00:00 +0000
+
+Original-Recipient: rfc822;SECRET
+Final-Recipient: rfc822;Support@X-1A2B3C.case.example.net
+Action: failed
+Status: 5.2.3
+Diagnostic-Code: smtp;550 5.2.3 RESOLVER.RST.RecipSizeLimit; message too large for this recipient
+X-Display-Name: SECRET
+
+--c8a4f0d6-1d2b
+Content-Type: text/rfc822-headers
+
+Received: from mx.example.com by AM0PR01.prod.example.net for SECRET
+From: Jane <jane@example.org>
+To: Support <support@example.com>
+Subject: =?us-ascii?Q?for_support=40x-1a2b3c.case.example.net?=
+Message-ID: <1@example.org>
+X-MS-Exchange-Recipient: SECRET
+
+--c8a4f0d6-1d2b--
+`
+
+func TestReturnExchangeReport(t *testing.T) {
+	out := returned(t, strings.NewReplacer("SECRET", secret, "BASE64", base64.StdEncoding.EncodeToString([]byte("<p>"+secret+"</p>"))).Replace(crlf(exchange)))
+	if reveals(t, out) {
+		t.Errorf("forward_to is shown:\n%s", out)
+	}
+	_, parts := leaves(t, out)
+	for _, want := range []string{"Final-Recipient: rfc822; " + public, "Status: 5.2.3", "RecipSizeLimit; message"} {
+		if !strings.Contains(parts["message/delivery-status"], want) {
+			t.Errorf("no %q in\n%s", want, parts["message/delivery-status"])
+		}
+	}
+	if want := "From: Jane <jane@example.org>\r\nTo: Support <support@example.com>\r\nMessage-ID: <1@example.org>\r\n"; parts["text/rfc822-headers"] != want {
+		t.Errorf("returned header %q", parts["text/rfc822-headers"])
+	}
+}
+
+func FuzzReturn(f *testing.F) {
+	f.Add(fillPostfix())
+	f.Add("Subject: x\r\n\r\nsupport=40x-1=\r\na2b3c.case.example.net\r\n")
+	f.Add("Content-Type: multipart/report; boundary=B\r\n\r\n--B\r\nContent-Type: message/delivery-status\r\n\r\n\r\n--B--")
+	f.Fuzz(func(t *testing.T, mail string) {
+		if out := returned(t, mail); reveals(t, out) {
+			t.Fatalf("forward_to is shown:\n%q", out)
+		}
+	})
+}

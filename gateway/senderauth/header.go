@@ -1,0 +1,170 @@
+package senderauth
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/mail"
+	"regexp"
+	"strings"
+)
+
+const (
+	maxHeader  = 1 << 20  // of a header section that is read
+	maxValue   = 16 << 10 // of a field that is looked at
+	maxResults = 100      // Authentication-Results fields that are looked at
+
+	// The DKIM library joins folded lines one by one and searches all fields for each signed name. Headers
+	// that would make that slow are not verified: no honest mail comes near.
+	maxFields    = 2000
+	maxSignature = 8 << 10   // of one DKIM-Signature field
+	maxCopied    = 256 << 20 // octets that joining the folded lines would copy
+)
+
+// header is what counts of a mail's header section.
+type header struct {
+	from []string // the values of the From fields, unfolded
+	// results are the Authentication-Results fields from the top, received how many Received fields
+	// stand above each.
+	results    []resultsField
+	received   int
+	signatures int
+	complete   bool // its end was found within maxHeader
+	cut        bool // it goes on beyond maxHeader
+	fields     int
+	copied     int64
+	costly     bool // it is not given to the DKIM library
+}
+
+type resultsField struct {
+	value    string
+	received int
+}
+
+// scanHeader reads the header section once. A field over maxValue is cut, and so cannot be relied on:
+// a From like that is malformed, an Authentication-Results field loses its last results.
+func scanHeader(ctx context.Context, m Mail) (header, error) {
+	var h header
+	src := &contextReader{ctx: ctx, src: io.NewSectionReader(m, 0, min(m.Size(), maxHeader))}
+	r := bufio.NewReaderSize(src, 4096)
+	var name string
+	var value []byte
+	var size int64
+	for {
+		line, err := readLine(r)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return h, fmt.Errorf("read the header section: %w", err)
+		}
+		end := len(line) == 0
+		if !end && (line[0] == ' ' || line[0] == '\t') {
+			value = appendBounded(value, line)
+			size += int64(len(line))
+			h.copied += size
+			continue
+		}
+		h.add(name, string(value))
+		if end {
+			h.costly = h.costly || h.fields > maxFields || h.copied > maxCopied
+			h.cut = err != nil && m.Size() > maxHeader
+			h.complete = !h.cut
+			return h, nil
+		}
+		key, rest, _ := bytes.Cut(line, []byte{':'})
+		name, value = strings.ToLower(string(bytes.TrimRight(key, " \t"))), appendBounded(nil, rest)
+		size = int64(len(line))
+	}
+}
+
+func (h *header) add(name, value string) {
+	h.fields++
+	switch name {
+	case "from":
+		if len(h.from) < 2 {
+			h.from = append(h.from, value)
+		}
+	case "authentication-results":
+		if len(h.results) < maxResults {
+			h.results = append(h.results, resultsField{value: value, received: h.received})
+		}
+	case "dkim-signature":
+		h.signatures++
+		h.costly = h.costly || len(value) > maxSignature
+	case "received":
+		h.received++
+	}
+}
+
+// readLine returns a line without its end, cut after maxValue. At the end of the input the rest comes with io.EOF.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		piece, err := r.ReadSlice('\n')
+		line = appendBounded(line, piece)
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		return bytes.TrimRight(line, "\r\n"), err
+	}
+}
+
+func appendBounded(to, from []byte) []byte {
+	return append(to, from[:min(len(from), max(0, maxValue-len(to)))]...)
+}
+
+// contextReader reads until ctx ends.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // the reader lives no longer than the call that it serves
+	src io.Reader
+}
+
+func (r *contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.src.Read(p)
+}
+
+func wrapContext(err error) error { return fmt.Errorf("judge the sender: %w", err) }
+
+// authorDomain returns the domain of the one author (RFC 7489 section 6.6.1). malformed is set when there
+// is none, or more than one.
+func authorDomain(h header) (domain string, malformed bool) {
+	if h.cut || len(h.from) != 1 || len(h.from[0]) >= maxValue {
+		return "", true
+	}
+	found := map[string]bool{}
+	for _, d := range addressDomains(strings.ToValidUTF8(h.from[0], "?")) {
+		domain = domainOf(d)
+		found[domain] = true
+	}
+	if len(found) != 1 || domain == "" {
+		return "", true
+	}
+	return domain, false
+}
+
+// looseAddress finds addresses where the grammar does not hold, for otherwise a From that is shown to
+// people, but malformed, would evade DMARC.
+var looseAddress = regexp.MustCompile(`[^\s<>"(),:;@]+@([^\s<>"(),:;@]+)`)
+
+func addressDomains(value string) []string {
+	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{
+		// The display name does not count, so neither does its charset.
+		CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
+	}}
+	var domains []string
+	if list, err := parser.ParseList(value); err == nil {
+		for _, address := range list {
+			domains = append(domains, afterAt(address.Address))
+		}
+		return domains
+	}
+	for _, match := range looseAddress.FindAllStringSubmatch(value, -1) {
+		domains = append(domains, match[1])
+	}
+	return domains
+}

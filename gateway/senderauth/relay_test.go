@@ -1,0 +1,159 @@
+package senderauth
+
+import (
+	"strings"
+	"testing"
+
+	"sealpost/gateway"
+)
+
+const (
+	m365Pass = "spf=pass (sender IP is 192.0.2.10)\r\n smtp.mailfrom=sender.example; dkim=pass (signature was verified)\r\n" +
+		" header.d=sender.example;dmarc=pass action=none\r\n header.from=sender.example;compauth=pass reason=100"
+	m365Reject = "spf=fail (sender IP is 192.0.2.10)\r\n smtp.mailfrom=sender.example; dkim=none (message not signed)\r\n" +
+		" header.d=none;dmarc=fail action=oreject\r\n header.from=sender.example;compauth=none reason=451"
+	m365Best = "spf=none (sender IP is 192.0.2.10) smtp.mailfrom=sender.example; dkim=none (message not signed)" +
+		" header.d=none;dmarc=bestguesspass action=none header.from=sender.example;compauth=pass reason=109"
+	gmailPass = "mx.google.com;\r\n       dkim=pass header.i=@sender.example header.s=s1 header.b=AbC+/1;\r\n" +
+		"       spf=pass (google.com: domain of jane@sender.example designates 192.0.2.10 as permitted sender) smtp.mailfrom=jane@sender.example;\r\n" +
+		"       dmarc=pass (p=REJECT sp=REJECT dis=NONE) header.from=sender.example"
+	gmailFail = "mx.google.com; spf=softfail (google.com: domain of transitioning jane@sender.example does not designate; dmarc=pass)" +
+		" smtp.mailfrom=jane@sender.example; dmarc=fail (p=QUARANTINE sp=NONE dis=NONE) header.from=sender.example"
+	rspamd = "relay.example;\r\n\tdkim=pass header.d=sender.example header.s=s1 header.b=\"ab;c\";\r\n" +
+		"\tdkim=fail (\"body hash did not verify\") header.d=list.example;\r\n\tspf=pass (relay.example: domain of jane@sender.example designates" +
+		" 192.0.2.10 as permitted sender) smtp.mailfrom=jane@sender.example;\r\n\tdmarc=fail reason=\"No valid; SPF\" header.from=sender.example (policy=reject)"
+	openDKIM  = "relay.example;\r\n\tdkim=pass (2048-bit key; unprotected) header.d=sender.example header.i=@sender.example header.a=rsa-sha256"
+	openDMARC = "relay.example; dmarc=fail (p=reject dis=none) header.from=sender.example"
+	policySPF = "relay.example; spf=pass (mailfrom) smtp.mailfrom=sender.example (client-ip=192.0.2.10; helo=x)"
+)
+
+func relayMail(fields ...string) string {
+	var b strings.Builder
+	for _, f := range fields {
+		if !strings.HasPrefix(f, "Received:") {
+			f = "Authentication-Results: " + f
+		}
+		b.WriteString(f + "\r\n")
+	}
+	return b.String() + plain("Jane <jane@sender.example>")
+}
+
+func relayed(t *testing.T, a *Authenticator, mail string) (gateway.Authentication, string) {
+	t.Helper()
+	e := envelopeFrom("jane@sender.example")
+	e.TrustedRelay = true
+	return judge(t, a, e, mail)
+}
+
+func TestRelayForms(t *testing.T) {
+	const pass, fail, none = gateway.AuthPass, gateway.AuthFail, gateway.AuthNone
+	z := zones(map[string][]string{"_dmarc.sender.example": {"v=DMARC1; p=quarantine"}})
+	ids := func(s ...string) []string { return s }
+	for _, c := range []struct {
+		name             string
+		trusted, fields  []string
+		spf, dkim, dmarc gateway.AuthResult
+		policy           string
+	}{
+		{"Microsoft 365", nil, ids(m365Pass), pass, pass, pass, "none"},
+		{"Microsoft 365, reject", nil, ids(m365Reject), fail, none, fail, "reject"},
+		{"Microsoft 365, no record", nil, ids(m365Best), none, none, none, "none"},
+		{"Gmail", ids("mx.google.com"), ids(gmailPass), pass, pass, pass, "reject"},
+		{"Gmail, fail", ids("MX.Google.com."), ids(gmailFail), gateway.AuthSoftFail, none, fail, "quarantine"},
+		{"rspamd", ids("relay.example"), ids(rspamd), pass, pass, fail, "reject"},
+		{"Postfix, a field for each filter", ids("relay.example"), ids(openDMARC, openDKIM, policySPF), pass, pass, fail, "reject"},
+		{"Postfix, topmost only", nil, ids(openDMARC, openDKIM, policySPF), "", none, fail, "reject"},
+		{"no DMARC, aligned", ids("relay.example"), ids(policySPF), pass, none, pass, "quarantine"},
+		{"no policy said", nil, ids("relay.example; dmarc=fail header.from=sender.example"), "", none, fail, "quarantine"},
+		{"white space", nil, ids("relay.example ;spf = pass smtp.mailfrom = sender.example ; DMARC=FAIL (P=Reject)"), pass, none, fail, "reject"},
+		{"version and method version", nil, ids("relay.example 1; spf/1=hardfail smtp.mailfrom=sender.example; dmarc=fail (p=none)"), fail, none, fail, "none"},
+		{"another's field above", ids("relay.example"), ids("evil.example; dmarc=pass; spf=pass; dkim=pass", rspamd), pass, pass, fail, "reject"},
+		{"of the same name below Received", ids("relay.example"), ids(openDMARC, "Received: by relay.example", openDKIM), "", none, fail, "reject"},
+		{"forged ours on top", nil, ids("mx.gate.example; dmarc=pass; spf=pass", gmailFail), gateway.AuthSoftFail, none, fail, "quarantine"},
+		{"a pass of another author", nil, ids("relay.example; dmarc=pass header.from=evil.example"), "", none, none, "quarantine"},
+	} {
+		got, field := relayed(t, newTest(z, c.trusted...), relayMail(c.fields...))
+		want := gateway.Authentication{SPF: c.spf, DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: c.policy, ByRelay: true}
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, want)
+		}
+		for _, word := range []string{"jane", "192.0.2.10", "permitted", "compauth"} {
+			if strings.Contains(field, word) {
+				t.Errorf("%s: %q was copied into %q", c.name, word, field)
+			}
+		}
+	}
+}
+
+func TestRelayFieldIsRestated(t *testing.T) {
+	_, field := relayed(t, newTest(nil), relayMail(gmailPass))
+	const want = "Authentication-Results: mx.gate.example; dmarc=pass (p=reject) (by relay) header.from=sender.example; " +
+		"spf=pass (by relay) smtp.mailfrom=sender.example; dkim=pass (by relay) header.d=sender.example"
+	if field != want {
+		t.Errorf("got  %s\nwant %s", field, want)
+	}
+}
+
+func TestRelayWithoutResultsNeverFailsDMARC(t *testing.T) {
+	_, records := keys()
+	z := zones(map[string][]string{
+		"rsa._domainkey.sender.example": {records["rsa"]},
+		"_dmarc.sender.example":         {"v=DMARC1; p=reject"},
+		"sender.example":                {"v=spf1 -all"},
+	})
+	unsigned, signed := relayMail(), sign(t, relayMail(), "sender.example", "rsa")
+	for name, c := range map[string]struct {
+		mail        string
+		dkim, dmarc gateway.AuthResult
+	}{
+		"unsigned":        {unsigned, gateway.AuthNone, gateway.AuthNone},
+		"signed":          {signed, gateway.AuthPass, gateway.AuthPass},
+		"signed, changed": {signed + "x\r\n", gateway.AuthFail, gateway.AuthNone},
+		"others' field":   {relayMail("evil.example; dmarc=pass; dkim=pass header.d=sender.example"), gateway.AuthNone, gateway.AuthNone},
+	} {
+		got, _ := relayed(t, newTest(z, "relay.example"), c.mail)
+		want := gateway.Authentication{DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: "reject"}
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+func TestWithoutTrustARelaysFieldDoesNotCount(t *testing.T) {
+	got, _ := judge(t, newTest(nil), envelopeFrom("jane@sender.example"), relayMail(gmailPass))
+	if got != (gateway.Authentication{SPF: gateway.AuthNone, DKIM: gateway.AuthNone, DMARC: gateway.AuthNone}) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSubdomainPolicyOfAGmailCommentIsLookedUp(t *testing.T) {
+	z := zones(map[string][]string{"_dmarc.sender.example": {"v=DMARC1; p=reject; sp=none"}})
+	mail := "Authentication-Results: mx.google.com; dmarc=fail (p=REJECT sp=NONE dis=NONE) header.from=sub.sender.example\r\n" +
+		plain("x@sub.sender.example")
+	if got, _ := relayed(t, newTest(z), mail); got.DMARCPolicy != "none" || got.DMARC != gateway.AuthFail {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func FuzzParseResults(f *testing.F) {
+	for _, seed := range []string{m365Pass, m365Reject, gmailPass, gmailFail, rspamd, openDKIM, openDMARC, policySPF, "(", `"\`, "a;=;=b (\\"} {
+		f.Add(seed)
+	}
+	a := newTest(nil)
+	f.Fuzz(func(t *testing.T, value string) {
+		_, statements := parseResults(value)
+		for _, st := range statements {
+			if resultWord(string(st.result)) != st.result {
+				t.Errorf("result %q", st.result)
+			}
+		}
+		mail := "Authentication-Results: " + strings.NewReplacer("\r", "", "\n", "").Replace(value) + "\r\n" + plain("x@sender.example")
+		relayedFuzz(t, a, mail)
+	})
+}
+
+func relayedFuzz(t *testing.T, a *Authenticator, mail string) {
+	e := envelopeFrom("")
+	e.TrustedRelay = true
+	judge(t, a, e, mail)
+}
