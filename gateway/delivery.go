@@ -125,7 +125,6 @@ type AcceptedMail struct {
 	Copy    QueuedMail
 	// Deliveries are to be made, one for each distinct ForwardTo.
 	Deliveries []NewDelivery
-	Routes     []Route
 }
 
 // NewDelivery is a delivery of a mail that is about to be committed.

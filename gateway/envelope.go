@@ -63,8 +63,6 @@ type NextHop struct {
 	Host string
 	Port uint16 // 0: 25, or 465 with ImplicitTLS
 	TLS  TLSMode
-	// RequireTLS refuses to deliver in plaintext.
-	RequireTLS bool
 	// ImplicitTLS begins TLS with the connection (RFC 8314 section 3.3).
 	ImplicitTLS bool
 	// User and Password are for AUTH (RFC 4954), which is never spoken in plaintext but to loopback; empty: none.

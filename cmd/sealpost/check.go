@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,10 +33,11 @@ const (
 
 // checker prints one line for each thing it looked at.
 type checker struct {
-	cfg    *config.Config
-	out    io.Writer
-	errors int
-	failed error // of writing
+	cfg      *config.Config
+	resolver *net.Resolver
+	out      io.Writer
+	errors   int
+	failed   error // of writing
 }
 
 func (c *checker) say(l level, key, format string, args ...any) {
@@ -55,7 +56,7 @@ func (cmd *checkCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	c := &checker{cfg: cfg, out: std.out}
+	c := &checker{cfg: cfg, resolver: newResolver(cfg), out: std.out}
 	c.say(levelOK, "configuration", "%s", cmd.Config)
 	c.data()
 	c.keys(ctx)
@@ -67,6 +68,9 @@ func (cmd *checkCommand) Run(ctx context.Context, std streams) error {
 	c.proxy()
 	c.expiry()
 	c.ports(ctx)
+	c.clock()
+	c.names(ctx)
+	c.scanner(ctx)
 	c.nextHops(ctx)
 	if c.failed != nil {
 		return c.failed
@@ -169,27 +173,36 @@ func (c *checker) expiry() {
 const soon = 21 * 24 * time.Hour
 
 func (c *checker) certificate(key string, t config.TLS, name string) {
-	if !t.Enabled() {
-		return
+	named := len(t.ACME) > 0 && slices.Contains(t.ACME, name)
+	for _, pair := range t.Pairs() {
+		leaf, err := readCertificate(pair)
+		switch {
+		case err != nil:
+			c.say(levelError, key, "%v", err)
+			continue
+		case time.Now().After(leaf.NotAfter):
+			c.say(levelError, key, "%s expired on %s; renew it", pair.Cert, leaf.NotAfter.Format(time.DateOnly))
+		case time.Until(leaf.NotAfter) < soon:
+			c.say(levelWarning, key, "%s expires on %s; renew it", pair.Cert, leaf.NotAfter.Format(time.DateOnly))
+		default:
+			c.say(levelOK, key, "%s, until %s", pair.Cert, leaf.NotAfter.Format(time.DateOnly))
+		}
+		named = named || leaf.VerifyHostname(name) == nil
 	}
-	loaded, err := serverTLS(t)
+	if t.Enabled() && !named {
+		c.say(levelWarning, key, "there is none for %s; clients that check names will refuse it", name)
+	}
+	if key == "smtp.tls" && !t.Enabled() {
+		c.say(levelWarning, key, "there is none: mail comes to us in plaintext; name a certificate, or let ACME get one")
+	}
+}
+
+func readCertificate(pair config.Pair) (*x509.Certificate, error) {
+	loaded, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
 	if err != nil {
-		c.say(levelError, key, "%v", err)
-		return
+		return nil, fmt.Errorf("load the certificate %s and its key: %w", pair.Cert, err)
 	}
-	leaf, err := x509.ParseCertificate(loaded.Certificates[0].Certificate[0])
-	switch {
-	case err != nil:
-		c.say(levelError, key, "%s: %v", t.Cert, err)
-	case time.Now().After(leaf.NotAfter):
-		c.say(levelError, key, "%s expired on %s; renew it", t.Cert, leaf.NotAfter.Format(time.DateOnly))
-	case time.Until(leaf.NotAfter) < soon:
-		c.say(levelWarning, key, "%s expires on %s; renew it", t.Cert, leaf.NotAfter.Format(time.DateOnly))
-	case leaf.VerifyHostname(name) != nil:
-		c.say(levelWarning, key, "%s is not for %s; clients that check names will refuse it", t.Cert, name)
-	default:
-		c.say(levelOK, key, "%s, until %s", t.Cert, leaf.NotAfter.Format(time.DateOnly))
-	}
+	return loaded.Leaf, nil
 }
 
 // ports tries to listen. A port that is taken is fine if it is a running gateway of this configuration.
@@ -229,24 +242,4 @@ func (c *checker) running(ctx context.Context) bool {
 		return false
 	}
 	return answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
-}
-
-// nextHops connects to each next hop, no more.
-func (c *checker) nextHops(ctx context.Context) {
-	hops := map[config.Hop]bool{c.cfg.Postmaster.NextHop: true}
-	for _, route := range c.cfg.Routes {
-		hops[route.NextHop] = true
-	}
-	for hop := range hops {
-		dialer := net.Dialer{Timeout: 5 * time.Second}
-		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(hop.Host, strconv.Itoa(int(hop.Port))))
-		if err == nil {
-			err = conn.Close()
-		}
-		if err != nil {
-			c.say(levelWarning, "next hop", "%s cannot be reached now (%v); mail for it would wait", hop, err)
-			continue
-		}
-		c.say(levelOK, "next hop", "%s answers", hop)
-	}
 }

@@ -53,11 +53,15 @@ func (c *portalClient) logOut(ctx context.Context) error {
 }
 
 // open proves that the keycode is known and opens the head. The objects are read with what it was granted.
-func (c *portalClient) open(ctx context.Context, link crypto.Link) (*crypto.Opened, crypto.Getter, error) {
+func (c *portalClient) open(ctx context.Context, link crypto.Link) (*crypto.Opened, *grantedObjects, error) {
 	var reply struct {
 		ServerSecret string `json:"server_secret"`
 		Grant        string `json:"grant"`
 		Head         string `json:"head"`
+		Scan         struct {
+			Verdict   gateway.ScanVerdict `json:"verdict"`
+			Signature string              `json:"signature"`
+		} `json:"scan"`
 	}
 	proof, err := link.Keycode.Proof(link.ID)
 	if err != nil {
@@ -76,7 +80,8 @@ func (c *portalClient) open(ctx context.Context, link crypto.Link) (*crypto.Open
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the list of files: %w", err)
 	}
-	return opened, &grantedObjects{c, path + "/objects/", gateway.NewSecret(reply.Grant)}, nil
+	scan := gateway.Scan{Verdict: reply.Scan.Verdict, Signature: reply.Scan.Signature}
+	return opened, &grantedObjects{c, path + "/objects/", gateway.NewSecret(reply.Grant), scan}, nil
 }
 
 // call posts request as JSON and reads the reply, if any is wanted.
@@ -142,6 +147,8 @@ type grantedObjects struct {
 	client *portalClient
 	path   string
 	grant  gateway.Secret
+	// scan is what a virus scanner said of the mail.
+	scan gateway.Scan
 }
 
 // Get implements crypto.Getter.

@@ -103,17 +103,17 @@ type crashingQueue struct {
 	at string
 }
 
-func (c *crashingQueue) LeaseDeliveries(ctx context.Context, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
-	leased, err := c.Queue.LeaseDeliveries(ctx, owner, limit, ttl)
+func (c *crashingQueue) LeaseDeliveries(ctx context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+	leased, err := c.Queue.LeaseDeliveries(ctx, owner, route, limit, ttl)
 	if len(leased) > 0 {
 		crash(c.at, "after the lease")
 	}
 	return leased, err
 }
 
-func (c *crashingQueue) FinishAttempt(ctx context.Context, lease gateway.Lease, attempt gateway.Attempt, next time.Time, awaitCase bool) error {
+func (c *crashingQueue) FinishAttempt(ctx context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
 	crash(c.at, "before the attempt is recorded")
-	err := c.Queue.FinishAttempt(ctx, lease, attempt, next, awaitCase)
+	err := c.Queue.FinishAttempt(ctx, lease, result)
 	crash(c.at, "after the attempt is recorded")
 	return err
 }

@@ -28,6 +28,10 @@ type commands struct {
 	Serve    serveCommand    `cmd:"" help:"Run the gateway."`
 	Agent    agentCommand    `cmd:"" help:"Add, list and remove the agents that may open Secure Links."`
 	Queue    queueCommand    `cmd:"" help:"Where is this mail, and why?"`
+	Trace    traceCommand    `cmd:"" help:"The way of one mail, from connection to last reply, in words."`
+	Preview  previewCommand  `cmd:"" help:"Show what would become of a mail, without sending it."`
+	SendTest sendTestCommand `cmd:"" help:"Send a mail through the running gateway and follow it to the next hop."`
+	SRS      srsCommand      `cmd:"" name:"srs" help:"Look after the keys of the addresses that bounces come back to."`
 	Open     openCommand     `cmd:"" help:"Open a Secure Link and save its files."`
 	Recover  recoverCommand  `cmd:"" help:"Open packages from the blob store with the recovery key, without database or gateway."`
 	Recovery recoveryCommand `cmd:"" help:"Look after the recovery key."`

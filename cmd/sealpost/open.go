@@ -10,13 +10,15 @@ import (
 	"strings"
 
 	"sealpost/crypto"
+	"sealpost/gateway"
 )
 
 type openCommand struct {
-	Link   string `arg:"" help:"The Secure Link; - reads it from standard input, where no list of processes shows it."`
-	Out    string `help:"The directory for the files; it is made if missing. Without it the files are only listed." type:"path" placeholder:"DIR"`
-	Agent  string `help:"The agent's mail address." env:"SEALPOST_AGENT" placeholder:"ADDRESS"`
-	Portal string `help:"Your portal. A link to any other is refused, so that an imitated notice gets no password." env:"SEALPOST_PORTAL" placeholder:"URL"`
+	Link     string `arg:"" help:"The Secure Link; - reads it from standard input, where no list of processes shows it."`
+	Out      string `help:"The directory for the files; it is made if missing. Without it the files are only listed." type:"path" placeholder:"DIR"`
+	Agent    string `help:"The agent's mail address." env:"SEALPOST_AGENT" placeholder:"ADDRESS"`
+	Infected bool   `help:"Take the files although a virus scanner found something in their mail."`
+	Portal   string `help:"Your portal. A link to any other is refused, so that an imitated notice gets no password." env:"SEALPOST_PORTAL" placeholder:"URL"`
 }
 
 // Run opens the package and saves its files.
@@ -44,6 +46,9 @@ func (c *openCommand) Run(ctx context.Context, std streams) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the package: %w", err)
 	}
+	if err := warn(std.err, objects.scan, c.Infected); err != nil {
+		return err
+	}
 	if c.Out == "" {
 		return list(std.out, opened.Manifest())
 	}
@@ -64,6 +69,26 @@ func (c *openCommand) link(std streams) (crypto.Link, error) {
 		return link, usageError{err.Error()}
 	}
 	return link, nil
+}
+
+// warn tells what a virus scanner said of the mail. It is an error that it found something, unless that is
+// accepted. A verdict that is not known here counts as a mail that nobody scanned.
+func warn(w io.Writer, scan gateway.Scan, accepted bool) error {
+	found := "the virus scanner found something in this mail"
+	if scan.Signature != "" {
+		found = "the virus scanner found " + printable(scan.Signature) + " in this mail"
+	}
+	switch {
+	case scan.Verdict == "", scan.Verdict == gateway.ScanClean:
+		return nil
+	case scan.Verdict == gateway.ScanInfected && !accepted:
+		return fmt.Errorf("%s; to take its files all the same, add --infected", found)
+	case scan.Verdict == gateway.ScanInfected:
+		_, err := fmt.Fprintf(w, "sealpost: warning: %s; its files can harm the computer that opens them\n", found)
+		return err
+	}
+	_, err := fmt.Fprintln(w, "sealpost: warning: no virus scanner has looked at these files")
+	return err
 }
 
 // list prints what a package holds.

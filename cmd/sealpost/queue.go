@@ -17,6 +17,10 @@ type queueCommand struct {
 	List  queueListCommand  `cmd:"" help:"List deliveries, the oldest first."`
 	Show  queueShowCommand  `cmd:"" help:"Show one mail: who, where to, and every attempt with its reply."`
 	Retry queueRetryCommand `cmd:"" help:"Try a dead delivery again."`
+
+	Hold    queueHoldCommand    `cmd:"" help:"Keep a waiting mail from being delivered."`
+	Release queueReleaseCommand `cmd:"" help:"Let a held mail go."`
+	Drop    queueDropCommand    `cmd:"" help:"Give up a mail for good; its files stay. Asks who and why."`
 }
 
 type queueListCommand struct {
@@ -116,6 +120,24 @@ func showDelivery(ctx context.Context, w io.Writer, s *stores, id string) error 
 	return nil
 }
 
+func because(d gateway.Delivery) string {
+	if d.Reason.IsZero() {
+		return ""
+	}
+	return " (" + printable(d.Reason.Reveal()) + ")"
+}
+
+// told says what the sender knows of a dead delivery.
+func told(d gateway.Delivery) string {
+	if d.Told == gateway.NoticeFailed {
+		return "its sender was told"
+	}
+	if d.Untold != "" {
+		return "its sender was not told: " + d.Untold
+	}
+	return "its sender was not told"
+}
+
 // meaning says in words what a state means for the mail.
 func meaning(d gateway.Delivery, now time.Time) string {
 	switch d.State {
@@ -124,7 +146,7 @@ func meaning(d gateway.Delivery, now time.Time) string {
 	case gateway.Sending:
 		return "an attempt is under way"
 	case gateway.Held:
-		return "an admin holds it"
+		return "it is held" + because(d) + "; `sealpost queue release` lets it go"
 	case gateway.Sent:
 		return "the next hop has taken it"
 	case gateway.Confirmed:
@@ -132,40 +154,11 @@ func meaning(d gateway.Delivery, now time.Time) string {
 	case gateway.Unconfirmed:
 		return "the next hop has taken it; no Case was found in time"
 	case gateway.Dead:
-		return "it cannot be delivered; it is kept until `sealpost queue retry`"
+		return "it cannot be delivered; it is kept until `sealpost queue retry` or `drop`; " + told(d)
 	case gateway.Dropped:
-		return "an admin has dropped it"
+		return "an admin has dropped it" + because(d)
 	}
 	return ""
-}
-
-type queueRetryCommand struct {
-	configFlag
-	Mail string `arg:"" help:"The ID of the mail."`
-}
-
-// Run makes the mail's dead deliveries due at once.
-func (c *queueRetryCommand) Run(ctx context.Context, std streams) error {
-	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
-		id, err := gateway.ParsePackageID(c.Mail)
-		if err != nil {
-			return usageError{err.Error()}
-		}
-		dead, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: id, State: gateway.Dead})
-		if err != nil {
-			return err
-		}
-		if len(dead) == 0 {
-			return fmt.Errorf("mail %s has no dead delivery; sealpost queue show %[1]s says where it is", id)
-		}
-		for _, d := range dead {
-			if err := s.meta.ApplyEvent(ctx, d.ID, gateway.EventRetry, byAdmin()); err != nil {
-				return err
-			}
-		}
-		_, err = fmt.Fprintf(std.out, "%d deliveries are due now; a running gateway takes them up within seconds.\n", len(dead))
-		return err
-	})
 }
 
 func next(d gateway.Delivery, now time.Time) string {

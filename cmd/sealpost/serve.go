@@ -2,31 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"sealpost/crypto"
-	"sealpost/gateway"
 	"sealpost/gateway/config"
-	"sealpost/gateway/intake"
-	"sealpost/gateway/policy"
-	"sealpost/gateway/portal"
-	"sealpost/gateway/relay"
-	"sealpost/gateway/rewrite"
-	"sealpost/gateway/smtpd"
-	"sealpost/gateway/spool"
 	"sealpost/gateway/telemetry"
 )
 
@@ -61,7 +49,7 @@ func serveWith(ctx context.Context, cfg *config.Config, logger *slog.Logger, rea
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	adapt(opened)
-	g, err := newGateway(cfg, opened, logger)
+	g, err := newGateway(ctx, cfg, opened, logger)
 	if err != nil {
 		return err
 	}
@@ -72,109 +60,13 @@ func serveWith(ctx context.Context, cfg *config.Config, logger *slog.Logger, rea
 	return g.run(ctx, listeners, ready)
 }
 
-// gatewayNode is one running gateway: its parts, wired.
-type gatewayNode struct {
-	smtp      *smtpd.Server
-	relay     *relay.Relay
-	sweeper   *intake.Sweeper
-	portal    *http.Server
-	metrics   *http.Server
-	readiness *telemetry.Readiness
-	logger    *slog.Logger
-}
-
-func newGateway(cfg *config.Config, s *stores, logger *slog.Logger) (*gatewayNode, error) {
-	sealer, err := newSealer(cfg, s.keyring)
-	if err != nil {
-		return nil, err
-	}
-	router, registry := newRouter(cfg), telemetry.NewRegistry()
-	g := &gatewayNode{
-		logger:    logger,
-		sweeper:   intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
-		relay:     newRelay(cfg, s, router, registry, logger),
-		readiness: telemetry.NewReadiness(s.meta.Ping),
-	}
-	if g.smtp, err = newSMTP(cfg, s, sealer, router, registry, logger); err != nil {
-		return nil, err
-	}
-	if g.portal, err = newPortal(cfg, s, g.readiness, registry, logger); err != nil {
-		return nil, err
-	}
-	g.metrics = &http.Server{Handler: telemetry.MetricsHandler(registry), ReadHeaderTimeout: 10 * time.Second}
-	return g, nil
-}
-
-func newSMTP(cfg *config.Config, s *stores, sealer *crypto.Sealer, router *router, registry prometheus.Registerer, logger *slog.Logger) (*smtpd.Server, error) {
-	certificates, err := serverTLS(cfg.SMTP.TLS)
-	if err != nil {
-		return nil, fmt.Errorf("smtp.tls: %w", err)
-	}
-	waiting, err := spool.Open(filepath.Join(cfg.Data, "spool"))
-	if err != nil {
-		return nil, err
-	}
-	limits := cfg.SMTP.Limits
-	rules := rewrite.Limits{HeaderBytes: int64(limits.HeaderSize), LineLength: int64(limits.LineLength), Depth: limits.Depth, Parts: limits.Parts}
-	handler := intake.New(intake.Options{
-		Hostname: cfg.Hostname, PortalURL: cfg.Portal.URL, ShowFilenames: cfg.Notice.Filenames == config.FilenamesShow,
-		Limits: rules, Judge: policy.Default().Judge, Logger: logger, Metrics: registry,
-	}, sealer, s.blobs, s.intake)
-	front := smtpd.DefaultLimits()
-	front.Recipients, front.Connections, front.ConnectionsPerClient = limits.Recipients, limits.Connections, limits.ConnectionsPerClient
-	front.ReceivedFields = limits.ReceivedFields
-	front.CommandIdle, front.DataIdle, front.DataTotal = limits.CommandIdle.Std(), limits.DataIdle.Std(), limits.DataTotal.Std()
-	return smtpd.New(smtpd.Options{
-		Hostname: cfg.Hostname, TLS: certificates, MaxMessageSize: int64(cfg.SMTP.MaxMessageSize), Limits: front,
-		AllowFrom: cfg.SMTP.AllowFrom, TrustedRelays: cfg.SMTP.TrustedRelays, Router: router, Handler: handler, Logger: logger, Metrics: registry,
-		NewSpooled: func() (gateway.Spooled, error) { return waiting.New(), nil },
-	})
-}
-
-func newRelay(cfg *config.Config, s *stores, router *router, registry prometheus.Registerer, logger *slog.Logger) *relay.Relay {
-	return relay.New(relay.Options{
-		Hostname: cfg.Hostname, Owner: gateway.NewPackageID().String(), AwaitCase: cfg.ReplayWindow > 0,
-		Route: router.Current, Wake: s.meta.Wake(), Logger: logger, Metrics: registry,
-	}, s.queue, intake.NewCopies(s.blobs))
-}
-
-func newPortal(cfg *config.Config, s *stores, readiness *telemetry.Readiness, registry prometheus.Registerer, logger *slog.Logger) (*http.Server, error) {
-	address, err := url.Parse(cfg.Portal.URL)
-	if err != nil {
-		return nil, fmt.Errorf("portal.url: %w", err)
-	}
-	certificates, err := serverTLS(cfg.Portal.TLS)
-	if err != nil {
-		return nil, fmt.Errorf("portal.tls: %w", err)
-	}
-	handler, err := portal.New(portal.Options{
-		URL: address, TrustedProxies: cfg.Portal.TrustedProxies, Ready: readiness.Ready, Logger: logger, Metrics: registry,
-	}, s.meta, s.meta.Sessions(), s.blobs, crypto.NewPasswords())
-	if err != nil {
-		return nil, err
-	}
-	server := portal.NewServer(handler, logger)
-	server.TLSConfig = certificates
-	return server, nil
-}
-
-// serverTLS loads a certificate; nil when none is configured.
-func serverTLS(t config.TLS) (*tls.Config, error) {
-	if !t.Enabled() {
-		return nil, nil //nolint:nilnil // no certificate, no TLS
-	}
-	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return nil, fmt.Errorf("load the certificate %s and its key: %w", t.Cert, err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
-}
-
 // listeners are the open ports of a gateway.
 type listeners struct {
 	smtp    []net.Listener
+	smtpTLS []net.Listener // these begin with TLS
 	portal  net.Listener
 	metrics net.Listener // nil when there are no metrics
+	acme    net.Listener // nil when no certificate comes from an ACME server
 }
 
 func listenAll(ctx context.Context, cfg *config.Config) (l listeners, err error) {
@@ -183,15 +75,19 @@ func listenAll(ctx context.Context, cfg *config.Config) (l listeners, err error)
 			err = errors.Join(err, l.close())
 		}
 	}()
-	for _, address := range cfg.SMTP.Listen {
-		listener, err := listen(ctx, "smtp.listen", address)
-		if err != nil {
-			return l, err
-		}
-		l.smtp = append(l.smtp, listener)
+	if l.smtp, err = listenEach(ctx, "smtp.listen", cfg.SMTP.Listen); err != nil {
+		return l, err
+	}
+	if l.smtpTLS, err = listenEach(ctx, "smtp.listen_tls", cfg.SMTP.ListenTLS); err != nil {
+		return l, err
 	}
 	if l.portal, err = listen(ctx, "portal.listen", cfg.Portal.Listen); err != nil {
 		return l, err
+	}
+	if usesACME(cfg) {
+		if l.acme, err = listen(ctx, "acme.listen", cfg.ACME.Listen); err != nil {
+			return l, err
+		}
 	}
 	if cfg.Metrics.Listen != "" {
 		l.metrics, err = listen(ctx, "metrics.listen", cfg.Metrics.Listen)
@@ -199,9 +95,21 @@ func listenAll(ctx context.Context, cfg *config.Config) (l listeners, err error)
 	return l, err
 }
 
+func listenEach(ctx context.Context, key string, addresses []string) ([]net.Listener, error) {
+	var all []net.Listener
+	for _, address := range addresses {
+		listener, err := listen(ctx, key, address)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, listener)
+	}
+	return all, nil
+}
+
 func (l listeners) close() error {
 	var errs []error
-	for _, listener := range append(l.smtp, l.portal, l.metrics) {
+	for _, listener := range append(slices.Concat(l.smtp, l.smtpTLS), l.portal, l.metrics, l.acme) {
 		if listener != nil {
 			errs = append(errs, listener.Close())
 		}
@@ -230,11 +138,21 @@ func (g *gatewayNode) run(ctx context.Context, l listeners, ready func()) error 
 		group.Go(func() error { return named("serve SMTP", g.smtp.Serve(listener)) })
 	}
 	group.Go(func() error { return named("serve the portal", serveHTTP(g.portal, l.portal)) })
+	for _, listener := range l.smtpTLS {
+		group.Go(func() error { return named("serve SMTP with TLS", g.smtp.ServeTLS(listener)) })
+	}
+	if l.acme != nil {
+		group.Go(func() error { return named("serve the challenges", serveHTTP(g.challenges, l.acme)) })
+	}
 	if l.metrics != nil {
 		group.Go(func() error { return named("serve the metrics", serveHTTP(g.metrics, l.metrics)) })
 	}
 	group.Go(func() error { return named("deliver", g.relay.Run(ctx)) })
 	group.Go(func() error { return named("sweep", g.sweeper.Run(ctx)) })
+	if g.certificates != nil {
+		group.Go(func() error { return named("look after the certificates", g.certificates.Run(ctx)) })
+	}
+	group.Go(func() error { return named("watch", g.alerts.Run(ctx)) })
 	group.Go(func() error {
 		<-ctx.Done()
 		return g.stop(ctx)
@@ -256,6 +174,7 @@ func (g *gatewayNode) stop(ctx context.Context) error {
 		named("stop SMTP", g.smtp.Shutdown(ctx)),
 		named("stop the portal", g.portal.Shutdown(ctx)),
 		named("stop the metrics", g.metrics.Shutdown(ctx)),
+		named("stop the challenges", g.challenges.Shutdown(ctx)),
 	)
 }
 

@@ -67,27 +67,35 @@ func parseUnits(text string, units map[string]float64) (int64, error) {
 	return int64(value * factor), nil
 }
 
-// Hop is a mail server, written smtp://HOST or smtp://HOST:PORT.
+// Hop is a mail server, written smtp://HOST or smtp://HOST:PORT; smtps begins with TLS.
 type Hop struct {
-	Host string
-	Port uint16
+	Host        string
+	Port        uint16
+	ImplicitTLS bool
 }
 
-// UnmarshalText reads a hop.
+// UnmarshalText reads a hop. An empty text names none.
 func (h *Hop) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*h = Hop{}
+		return nil
+	}
 	wrong := fmt.Errorf("%q is not a next hop; write it like smtp://mail.example.com:25", text)
 	address, err := url.Parse(string(text))
-	if err != nil || address.Scheme != "smtp" || address.Hostname() == "" || address.User != nil ||
+	if err != nil || address.Scheme != "smtp" && address.Scheme != "smtps" || address.Hostname() == "" || address.User != nil ||
 		strings.Trim(address.Path, "/") != "" || address.RawQuery != "" {
 		return wrong
 	}
 	port := uint64(25)
+	if address.Scheme == "smtps" {
+		port = 465
+	}
 	if given := address.Port(); given != "" {
 		if port, err = strconv.ParseUint(given, 10, 16); err != nil || port == 0 {
 			return wrong
 		}
 	}
-	*h = Hop{Host: address.Hostname(), Port: uint16(port)}
+	*h = Hop{Host: address.Hostname(), Port: uint16(port), ImplicitTLS: address.Scheme == "smtps"}
 	return nil
 }
 
@@ -95,5 +103,9 @@ func (h *Hop) UnmarshalText(text []byte) error {
 func (h Hop) IsZero() bool { return h == Hop{} }
 
 func (h Hop) String() string {
-	return "smtp://" + net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port)))
+	scheme := "smtp://"
+	if h.ImplicitTLS {
+		scheme = "smtps://"
+	}
+	return scheme + net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port)))
 }

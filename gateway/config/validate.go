@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/mail"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -12,9 +14,18 @@ import (
 )
 
 func (c *Config) resolvePaths(base string) {
-	paths := []*string{&c.Data, &c.Keyring, &c.SMTP.TLS.Cert, &c.SMTP.TLS.Key, &c.Portal.TLS.Cert, &c.Portal.TLS.Key}
+	paths := []*string{&c.Data, &c.Keyring, &c.ACME.Roots, &c.SRS.Keys, &c.Postmaster.Auth.PasswordFile}
+	for _, t := range []*TLS{&c.SMTP.TLS, &c.Portal.TLS} {
+		paths = append(paths, &t.Cert, &t.Key)
+		for i := range t.Certificates {
+			paths = append(paths, &t.Certificates[i].Cert, &t.Certificates[i].Key)
+		}
+	}
 	for i := range c.RecoveryKeys {
 		paths = append(paths, &c.RecoveryKeys[i])
+	}
+	for i := range c.Routes {
+		paths = append(paths, &c.Routes[i].Auth.PasswordFile)
 	}
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
@@ -42,6 +53,7 @@ func (d *document) validate(c *Config) {
 	}
 	d.validateSMTP(&c.SMTP)
 	d.validatePortal(&c.Portal)
+	d.validateMailWorld(c)
 	if c.Metrics.Listen != "" {
 		d.listener("metrics.listen", c.Metrics.Listen)
 	}
@@ -54,6 +66,15 @@ func (d *document) validateSMTP(s *SMTP) {
 	}
 	for i, address := range s.Listen {
 		d.listener("smtp.listen["+strconv.Itoa(i)+"]", address)
+	}
+	for i, address := range s.ListenTLS {
+		d.listener("smtp.listen_tls["+strconv.Itoa(i)+"]", address)
+	}
+	if len(s.ListenTLS) > 0 && !s.TLS.Enabled() {
+		d.report("smtp.listen_tls", "needs a certificate: smtp.tls")
+	}
+	if len(s.RecipientDelimiter) > 1 || strings.ContainsAny(s.RecipientDelimiter, "@\"\\ ") {
+		d.report("smtp.recipient_delimiter", "must be one character, such as +, or empty")
 	}
 	d.oneOf("smtp.bare_newlines", s.BareNewlines, NewlinesReject)
 	d.certificate("smtp.tls", s.TLS)
@@ -74,24 +95,29 @@ func (d *document) validateSMTP(s *SMTP) {
 func (d *document) validatePortal(p *Portal) {
 	d.listener("portal.listen", p.Listen)
 	d.certificate("portal.tls", p.TLS)
-	address, err := url.Parse(p.URL)
+	d.portalURL("portal.url", &p.URL)
+}
+
+// portalURL checks what Secure Links begin with, and leaves scheme and host.
+func (d *document) portalURL(key string, value *string) {
+	address, err := url.Parse(*value)
 	if err != nil || address.Host == "" || address.Path != "" && address.Path != "/" || address.RawQuery != "" || address.Fragment != "" {
-		d.report("portal.url", "must be what Secure Links begin with, such as https://files.example.com")
+		d.report(key, "must be what Secure Links begin with, such as https://files.example.com")
 		return
 	}
-	p.URL = address.Scheme + "://" + address.Host
+	*value = address.Scheme + "://" + address.Host
 	switch {
 	case address.Scheme == "https":
 	case address.Scheme != "http":
-		d.report("portal.url", "must begin with https://")
+		d.report(key, "must begin with https://")
 	case !crypto.IsLoopback(address.Hostname()):
-		d.report("portal.url", "must be https: over http a session could be stolen; http is for loopback only")
+		d.report(key, "must be https: over http a session could be stolen; http is for loopback only")
 	}
 }
 
 func (d *document) validateRoutes(c *Config) {
 	if len(c.Routes) == 0 {
-		d.report("routes", "name at least one route, with address, forward_to and next_hop")
+		d.report("routes", "name at least one route, with address and forward_to")
 	}
 	seen := map[string]bool{}
 	for i := range c.Routes {
@@ -102,23 +128,32 @@ func (d *document) validateRoutes(c *Config) {
 		} else {
 			seen[folded] = true
 		}
-		d.validateMailbox(key, route.ForwardTo, route.NextHop, &route.TLS)
+		d.validateMailbox(key, route.ForwardTo, route.NextHop, &route.TLS, route.Auth)
+		route.DMARC = cmp.Or(route.DMARC, DMARCNote)
+		d.oneOf(key+".dmarc", route.DMARC, DMARCNote, DMARCSeal, DMARCReject)
+		if route.PortalURL == "" {
+			route.PortalURL = c.Portal.URL
+		} else {
+			d.portalURL(key+".portal_url", &route.PortalURL)
+		}
 		if route.ExpireAfter == 0 {
 			route.ExpireAfter = c.ExpireAfter
 		}
 	}
-	d.validateMailbox("postmaster", c.Postmaster.ForwardTo, c.Postmaster.NextHop, &c.Postmaster.TLS)
+	d.validateMailbox("postmaster", c.Postmaster.ForwardTo, c.Postmaster.NextHop, &c.Postmaster.TLS, c.Postmaster.Auth)
 }
 
-func (d *document) validateMailbox(key, forwardTo string, hop Hop, tls *string) {
+func (d *document) validateMailbox(key, forwardTo string, hop Hop, tls *string, auth Auth) {
 	d.address(key+".forward_to", forwardTo)
-	if hop.IsZero() {
-		d.report(key+".next_hop", "must name the server that takes its mail, such as smtp://mail.example.com:25")
+	*tls = cmp.Or(*tls, TLSOpportunistic)
+	d.oneOf(key+".tls", *tls, TLSOpportunistic, TLSRequire, TLSVerify)
+	switch {
+	case auth == Auth{}:
+	case hop.IsZero():
+		d.report(key+".auth", "needs next_hop: who logs in must name the server")
+	case auth.User == "" || (auth.PasswordFile == "") == (auth.PasswordEnv == ""):
+		d.report(key+".auth", "needs user, and one of password_file and password_env")
 	}
-	if *tls == "" {
-		*tls = TLSOpportunistic
-	}
-	d.oneOf(key+".tls", *tls, TLSOpportunistic, TLSRequire)
 }
 
 func (d *document) required(key, value, what string) {
@@ -152,7 +187,45 @@ func (d *document) listener(key, value string) {
 }
 
 func (d *document) certificate(key string, t TLS) {
-	if t.Enabled() && (t.Cert == "" || t.Key == "") {
-		d.report(key, "needs both cert and key")
+	for i, pair := range t.Pairs() {
+		if pair.Cert == "" || pair.Key == "" {
+			d.report(key, "certificate %d needs both cert and key", i+1)
+		}
+	}
+	for _, name := range t.ACME {
+		if name == "" || strings.ContainsAny(name, "*/: ") {
+			d.report(key+".acme", "%q is not a host name that ACME could give a certificate for", name)
+		}
+	}
+}
+
+// validateMailWorld checks what concerns other mail servers, DNS and the scanner.
+func (d *document) validateMailWorld(c *Config) {
+	for i, server := range c.DNS {
+		if _, err := netip.ParseAddrPort(server); err != nil {
+			d.report("dns["+strconv.Itoa(i)+"]", "%q is not a DNS server; write it like 192.0.2.53:53", server)
+		}
+	}
+	if len(c.SMTP.TLS.ACME)+len(c.Portal.TLS.ACME) > 0 {
+		d.listener("acme.listen", c.ACME.Listen)
+	}
+	d.oneOf("scan.on_virus", c.Scan.OnVirus, VirusReject, VirusSeal)
+	d.oneOf("scan.scanner_down", c.Scan.ScannerDown, ScannerDefer, ScannerPass)
+	if s := c.Scan.Clamd; s != "" && !strings.HasPrefix(s, "unix:/") && !strings.HasPrefix(s, "tcp:") {
+		d.report("scan.clamd", "%q is not where clamd listens; write it like unix:/run/clamav/clamd.ctl or tcp:127.0.0.1:3310", s)
+	}
+	if (c.SRS.Domain == "") != (c.SRS.Keys == "") {
+		d.report("srs", "needs both domain and keys; `sealpost srs rotate` makes the file")
+	}
+	if strings.ContainsAny(c.SRS.Domain, "@ /") {
+		d.report("srs.domain", "%q is not a domain", c.SRS.Domain)
+	}
+	for _, route := range c.Routes {
+		if _, domain, _ := strings.Cut(crypto.CanonicalAddress(route.Address), "@"); domain == strings.ToLower(c.SRS.Domain) {
+			d.report("srs.domain", "%s has mailboxes of its own; choose a domain for bounces alone", c.SRS.Domain)
+		}
+	}
+	if c.Relay.Workers <= 0 || c.Relay.ConnectionsPerHop <= 0 {
+		d.report("relay", "workers and connections_per_hop must be more than 0")
 	}
 }

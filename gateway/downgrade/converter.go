@@ -35,9 +35,9 @@ type entity struct {
 
 // frame is a multipart that is open.
 type frame struct {
-	boundary []byte
-	digest   bool
-	sealed   bool // signed or encrypted
+	delimiter []byte // two hyphens and the boundary
+	digest    bool
+	sealed    bool // signed or encrypted
 }
 
 // current is the entity whose header or body is being read.
@@ -123,12 +123,12 @@ func (c *converter) boundary(line []byte) (depth int, last bool) {
 	if !bytes.HasPrefix(line, []byte("--")) {
 		return -1, false
 	}
-	text := bytes.TrimRight(line[2:], " \t\r\n")
+	text := bytes.TrimRight(line, " \t\r\n")
 	for i, f := range slices.Backward(c.frames) {
-		if bytes.Equal(text, f.boundary) {
+		if bytes.Equal(text, f.delimiter) {
 			return i, false
 		}
-		if bytes.Equal(text, append(f.boundary[:len(f.boundary):len(f.boundary)], "--"...)) {
+		if bytes.HasPrefix(text, f.delimiter) && string(text[len(f.delimiter):]) == "--" {
 			return i, true
 		}
 	}
@@ -208,7 +208,7 @@ func (c *converter) descend(fields []field) error {
 			return ErrNotExact
 		}
 		sealed := c.now.kind == "multipart/signed" || c.now.kind == "multipart/encrypted"
-		c.frames = append(c.frames, frame{boundary: []byte(params["boundary"]), digest: c.now.kind == "multipart/digest", sealed: sealed})
+		c.frames = append(c.frames, frame{delimiter: []byte("--" + params["boundary"]), digest: c.now.kind == "multipart/digest", sealed: sealed})
 		c.now = current{}
 	default:
 		c.begin(true)
@@ -326,7 +326,7 @@ func (c *converter) body(line []byte, start bool) error {
 		c.now.needs64 = true // a boundary within it could be cut in two
 	}
 	for _, f := range c.frames {
-		c.now.needs64 = c.now.needs64 || bytes.Contains(line, f.boundary)
+		c.now.needs64 = c.now.needs64 || bytes.Contains(line, f.delimiter)
 	}
 	if c.encoder != nil {
 		return c.encoder.line(line)

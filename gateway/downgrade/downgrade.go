@@ -20,7 +20,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	unicode "unicode/utf8"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -76,7 +76,7 @@ func Address(address string) (string, bool) {
 		return address, true
 	}
 	at := strings.LastIndexByte(address, '@')
-	if at < 1 || !isASCII(address[:at]) || !unicode.ValidString(address) {
+	if at < 1 || !isASCII(address[:at]) || !utf8.ValidString(address) {
 		return "", false
 	}
 	domain, err := idna.Lookup.ToASCII(address[at+1:])

@@ -202,8 +202,12 @@ func TestOneRouteForEachMailbox(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := f.accept(t, envelope(test.to...), mixed("Hello", twoFiles()[0]))
-			if !slices.Equal(m.Routes, test.want) {
-				t.Errorf("routes %+v", m.Routes)
+			var routes []gateway.Route
+			for _, d := range m.Deliveries {
+				routes = append(routes, d.Route)
+			}
+			if !slices.Equal(routes, test.want) {
+				t.Errorf("routes %+v", routes)
 			}
 			var want []gateway.Placement
 			for _, r := range test.want {

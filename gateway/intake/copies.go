@@ -12,6 +12,7 @@ import (
 
 	"sealpost/crypto"
 	"sealpost/gateway"
+	"sealpost/gateway/rewrite"
 	"sealpost/storage/blob"
 )
 
@@ -44,6 +45,31 @@ func (c *Copies) Open(ctx context.Context, mail gateway.QueuedMail) (io.ReadClos
 type readCloser struct {
 	io.Reader
 	io.Closer
+}
+
+// Seal encrypts a small mail of our own, such as a notice, into its row. It fails if that is over InlineLimit.
+func (c *Copies) Seal(ctx context.Context, id gateway.PackageID, started time.Time, key gateway.QueueKey, mailFrom string,
+	write func(io.Writer) error,
+) (gateway.QueuedMail, error) {
+	queued := gateway.QueuedMail{ID: id, MailFrom: gateway.NewSecret(mailFrom), Key: key}
+	var meter *rewrite.Meter
+	err := c.put(ctx, noObjects{}, &queued, started, func(w io.Writer) error {
+		meter = rewrite.NewMeter(w)
+		return write(meter)
+	})
+	if err != nil {
+		return queued, err
+	}
+	written := meter.Written()
+	queued.Size, queued.EightBit, queued.UTF8 = written.Size, written.EightBit, written.HeaderUTF8
+	return queued, nil
+}
+
+// noObjects refuses what does not fit into a row.
+type noObjects struct{}
+
+func (noObjects) Put(context.Context, string, io.Reader) (int64, error) {
+	return 0, errors.New("a mail of our own is too large")
 }
 
 // put encrypts what write writes and records in mail where it is.

@@ -113,6 +113,9 @@ type database struct {
 	fail    map[string]error
 	mu      sync.Mutex
 	mails   []gateway.AcceptedMail
+	lost    map[gateway.PackageID]bool
+
+	refusals []gateway.Refusal
 }
 
 func (d *database) Now(context.Context) (time.Time, error) {
@@ -133,6 +136,34 @@ func (d *database) CommitMail(_ context.Context, mail gateway.AcceptedMail) erro
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mails = append(d.mails, mail)
+	return nil
+}
+
+func (d *database) Repeated(_ context.Context, fingerprint []byte) (gateway.PackageID, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, mail := range d.mails {
+		if d.lost[mail.ID] && bytes.Equal(mail.Fingerprint, fingerprint) {
+			return mail.ID, true, nil
+		}
+	}
+	return gateway.PackageID{}, false, nil
+}
+
+func (d *database) SettleMail(_ context.Context, id gateway.PackageID, heard bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lost == nil {
+		d.lost = map[gateway.PackageID]bool{}
+	}
+	d.lost[id] = !heard
+	return nil
+}
+
+func (d *database) RecordRefusal(_ context.Context, refusal gateway.Refusal) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refusals = append(d.refusals, refusal)
 	return nil
 }
 
@@ -172,7 +203,7 @@ func newFixture(t testing.TB, change ...func(*intake.Options)) *fixture {
 		t.Fatal(err)
 	}
 	options := intake.Options{
-		Hostname: hostname, PortalURL: portalURL, ShowFilenames: true, Limits: rewrite.DefaultLimits(),
+		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(),
 		Judge: policy.Default().Judge, Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Metrics: f.registry,
 	}
 	for _, c := range change {
@@ -193,7 +224,8 @@ func newBlobs(t testing.TB, j *journal) *watchedBlobs {
 
 func route(address, forwardTo string, expireAfter time.Duration) gateway.Route {
 	return gateway.Route{
-		Address: address, ForwardTo: forwardTo, ExpireAfter: expireAfter,
+		PortalURL: portalURL,
+		Address:   address, ForwardTo: forwardTo, ExpireAfter: expireAfter,
 		NextHop: gateway.NextHop{Host: "hop.example.net", Port: 25},
 	}
 }

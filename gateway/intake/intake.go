@@ -9,17 +9,21 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sealpost/crypto"
 	"sealpost/gateway"
+	"sealpost/gateway/policy"
 	"sealpost/gateway/rewrite"
 	"sealpost/storage/blob"
 )
@@ -33,18 +37,42 @@ type Store interface {
 	// CommitMail makes the mail ours, in one transaction. It is not retried, since the sender will try
 	// again. After CodeStorageFull nothing is committed; after any other error that may be unknown.
 	CommitMail(ctx context.Context, mail gateway.AcceptedMail) error
+	// Repeated returns the mail with this fingerprint that was accepted within a day and whose 250 may have been lost,
+	// and counts the repeat.
+	Repeated(ctx context.Context, fingerprint []byte) (gateway.PackageID, bool, error)
+	// SettleMail says whether the 250 of a mail was heard. It does not wait for the disk.
+	SettleMail(ctx context.Context, id gateway.PackageID, heard bool) error
+	// RecordRefusal remembers a mail that was refused after its text had come.
+	RecordRefusal(ctx context.Context, refusal gateway.Refusal) error
+}
+
+// Returner writes a bounce so that its sender may see it: without a trace of what is behind us. trace is put above
+// what is passed on as it came.
+type Returner interface {
+	Return(w io.Writer, to string, mail io.ReaderAt, size int64, trace []byte) error
 }
 
 // Options say how mails are taken in.
 type Options struct {
-	Hostname string
-	// PortalURL is what Secure Links begin with.
-	PortalURL     string
+	Hostname      string
 	ShowFilenames bool
 	Limits        rewrite.Limits
 	Judge         rewrite.Judge
-	Logger        *slog.Logger
-	Metrics       prometheus.Registerer
+	// Authenticator and Scanner may be nil: then nobody is asked.
+	Authenticator Authenticator
+	Scanner       Scanner
+	// OnVirus is Reject, or Seal: the mail is sealed whole, and who opens it is warned.
+	OnVirus gateway.Verdict
+	// ScannerDown is Defer, or Keep: the mail passes unscanned.
+	ScannerDown gateway.Verdict
+	// IsOurs tells an Authentication-Results field that claims to be ours; such fields are forged and do not go on.
+	IsOurs func(value string) bool
+	// Returner is for mails that go back to a sender; without it there is no way back.
+	Returner Returner
+	// FingerprintKey makes the hashes by which repeats are known; empty: none is.
+	FingerprintKey []byte
+	Logger         *slog.Logger
+	Metrics        prometheus.Registerer
 }
 
 // Intake is the way of every mail. Its methods may be called concurrently.
@@ -54,6 +82,7 @@ type Intake struct {
 	blobs   blob.Store
 	store   Store
 	copies  *Copies
+	loops   loops
 	metrics metrics
 }
 
@@ -75,6 +104,10 @@ func (in *Intake) Accept(ctx context.Context, envelope gateway.Envelope, mail ga
 	if err != nil {
 		return "", fmt.Errorf("take in mail %s: %w", t.id, err)
 	}
+	if t.repeated {
+		in.options.Logger.InfoContext(ctx, "mail came again", "mail", t.id.String())
+		return t.id.String(), nil
+	}
 	t.log(ctx, mail.Size(), time.Since(began))
 	return t.id.String(), nil
 }
@@ -82,28 +115,43 @@ func (in *Intake) Accept(ctx context.Context, envelope gateway.Envelope, mail ga
 // transaction is the state of one mail on its way in.
 type transaction struct {
 	*Intake
-	envelope gateway.Envelope
-	id       gateway.PackageID
-	started  time.Time
-	routes   []gateway.Route
-	plan     *rewrite.Plan
-	sealed   *crypto.Sealed // nil when nothing had to be sealed
-	stored   recorder
-	timings  timings
+	envelope       gateway.Envelope
+	id             gateway.PackageID
+	started        time.Time
+	deliveries     []gateway.NewDelivery
+	fingerprint    []byte
+	repeated       bool // id is that of the mail that this one repeats
+	authentication gateway.Authentication
+	results        []byte // the Authentication-Results field
+	virus          gateway.Scan
+	silent         string
+	dropped        int // forged fields that do not go on
+	plan           *rewrite.Plan
+	sealed         *crypto.Sealed // nil when nothing had to be sealed
+	stored         recorder
+	timings        timings
 }
 
 // timings are how long the steps took.
-type timings struct{ scan, seal, write, commit time.Duration }
+type timings struct{ scan, judge, seal, write, commit time.Duration }
 
 func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	var err error
 	if t.started, err = t.store.Now(ctx); err != nil {
 		return fmt.Errorf("ask the database's clock: %w", err)
 	}
-	t.routes = distinct(t.envelope.Recipients)
+	t.deliveries = distinct(t.envelope.Recipients)
 	t.stored.Store = t.blobs
-	accepted, err := t.prepare(ctx, mail)
+	message, err := t.scan(mail)
 	if err != nil {
+		return err
+	}
+	if err := t.findFirst(ctx, mail, message); err != nil || t.repeated {
+		return err
+	}
+	accepted, err := t.prepare(ctx, mail, message)
+	if err != nil {
+		t.refused(ctx, t.messageID(message), err)
 		return errors.Join(err, t.stored.discard(ctx))
 	}
 	err = t.timed(&t.timings.commit, func() error { return t.store.CommitMail(ctx, accepted) })
@@ -113,17 +161,34 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	return err
 }
 
-// prepare does everything up to the commit. What it stored is recorded in t.stored.
-func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled) (gateway.AcceptedMail, error) {
-	none := gateway.AcceptedMail{}
-	message, err := t.scan(mail)
+// findFirst asks whether the mail was accepted before.
+func (t *transaction) findFirst(ctx context.Context, mail Mail, message *rewrite.Message) (err error) {
+	if t.fingerprint, err = t.Intake.fingerprint(t.envelope, mail, message); err != nil || t.fingerprint == nil {
+		return err
+	}
+	before, repeated, err := t.store.Repeated(ctx, t.fingerprint)
 	if err != nil {
+		return fmt.Errorf("look for the mail's first coming: %w", err)
+	}
+	if repeated {
+		t.id, t.repeated = before, true
+	}
+	return nil
+}
+
+// prepare does everything up to the commit. What it stored is recorded in t.stored.
+func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message *rewrite.Message) (gateway.AcceptedMail, error) {
+	none := gateway.AcceptedMail{}
+	if err := t.timed(&t.timings.judge, func() error { return t.judge(ctx, mail) }); err != nil {
+		return none, err
+	}
+	if err := t.decide(ctx, message); err != nil {
 		return none, err
 	}
 	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {
 		return none, fmt.Errorf("seal the parts: %w", storageError(err))
 	}
-	queued, err := t.write(ctx, message)
+	queued, err := t.write(ctx, mail, message)
 	if err != nil {
 		return none, fmt.Errorf("write the mail that goes on: %w", storageError(err))
 	}
@@ -131,18 +196,82 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled) (gatewa
 		return none, fmt.Errorf("make the objects durable: %w", storageError(err))
 	}
 	return gateway.AcceptedMail{
-		ID: t.id, Started: t.started, MessageID: gateway.NewSecret(t.messageID(message)),
-		Envelope: t.envelope, Package: t.pack(), Copy: queued, Routes: t.routes,
+		ID: t.id, Started: t.started, MessageID: gateway.NewSecret(t.messageID(message)), Envelope: t.envelope,
+		Authentication: t.authentication, Scan: t.virus, Silence: t.silent, Fingerprint: t.fingerprint,
+		Package: t.pack(), Copy: queued, Deliveries: t.deliveries,
 	}, nil
+}
+
+// decide makes the plan from what the judges, the policy and Salesforce's limits say.
+func (t *transaction) decide(ctx context.Context, message *rewrite.Message) error {
+	reason, err := t.wholeReason()
+	if err != nil {
+		return err
+	}
+	if t.silent, err = t.silence(message); err != nil {
+		return err
+	}
+	if t.returns() {
+		return t.needReturner()
+	}
+	if t.plan, err = t.makePlan(message, reason); err != nil {
+		return err
+	}
+	return t.watch(ctx, message)
+}
+
+func (t *transaction) needReturner() error {
+	if t.options.Returner == nil {
+		return gateway.Errorf(gateway.CodeUnavailable, nil, "bounces are not taken now; try again later")
+	}
+	return nil
+}
+
+// makePlan plans the mail, and holds the deliveries that Salesforce would bounce.
+func (t *transaction) makePlan(message *rewrite.Message, whole string) (*rewrite.Plan, error) {
+	facts, err := outgoing(message, 0, len(t.trace(message)))
+	if err != nil {
+		return nil, err
+	}
+	var fields []policy.Finding
+	for _, finding := range policy.Salesforce(facts) {
+		if finding.Field == policy.FieldHeader {
+			whole = cmp.Or(whole, "its header is longer than Salesforce takes")
+			continue
+		}
+		fields = append(fields, finding)
+	}
+	t.hold(fields)
+	var plan *rewrite.Plan
+	if whole != "" {
+		plan, err = rewrite.NewWholePlan(message, whole)
+	} else {
+		plan, err = rewrite.NewPlan(message, t.options.Judge)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("plan the mail: %w", err)
+	}
+	if t.options.IsOurs != nil {
+		t.dropped, err = plan.Drop(func(name, value string) bool {
+			return name == "authentication-results" && t.options.IsOurs(value)
+		})
+	}
+	return plan, err
+}
+
+// hold holds what Salesforce would bounce for a field that must survive.
+func (t *transaction) hold(findings []policy.Finding) {
+	for i := range t.deliveries {
+		if isEmailToCase(t.deliveries[i].Route) {
+			t.deliveries[i].Hold = reasons(findings)
+		}
+	}
 }
 
 func (t *transaction) scan(mail gateway.Spooled) (message *rewrite.Message, err error) {
 	err = t.timed(&t.timings.scan, func() error {
 		if message, err = rewrite.Scan(mail, t.options.Limits); err != nil {
 			return fmt.Errorf("scan the mail: %w", err)
-		}
-		if t.plan, err = rewrite.NewPlan(message, t.options.Judge); err != nil {
-			return fmt.Errorf("plan the mail: %w", err)
 		}
 		return nil
 	})
@@ -151,15 +280,14 @@ func (t *transaction) scan(mail gateway.Spooled) (message *rewrite.Message, err 
 
 // seal seals what the plan takes out.
 func (t *transaction) seal(ctx context.Context) error {
-	items := t.plan.Items()
-	if len(items) == 0 {
+	if t.plan == nil || len(t.plan.Items()) == 0 {
 		return nil
 	}
 	pack, err := t.sealer.Begin(crypto.ID(t.id), t.started, string(gateway.SourceMail))
 	if err != nil {
 		return err
 	}
-	for _, item := range items {
+	for _, item := range t.plan.Items() {
 		if _, err := pack.AddItem(ctx, &t.stored, item.Name, item.Type, item.Open()); err != nil {
 			return err
 		}
@@ -170,22 +298,28 @@ func (t *transaction) seal(ctx context.Context) error {
 }
 
 // write writes the mail that goes on into its encrypted copy.
-func (t *transaction) write(ctx context.Context, message *rewrite.Message) (gateway.QueuedMail, error) {
+func (t *transaction) write(ctx context.Context, mail Mail, message *rewrite.Message) (gateway.QueuedMail, error) {
 	key, err := t.store.QueueKey(ctx, t.started)
 	if err != nil {
 		return gateway.QueuedMail{}, fmt.Errorf("get the queue key: %w", err)
 	}
 	queued := gateway.QueuedMail{ID: t.id, MailFrom: gateway.NewSecret(t.envelope.MailFrom), Key: key}
 	var written rewrite.Written
-	output := rewrite.Output{Trace: t.trace(message), Notice: t.notice()}
 	err = t.timed(&t.timings.write, func() error {
 		return t.copies.put(ctx, &t.stored, &queued, t.started, func(w io.Writer) (err error) {
-			written, err = t.plan.Write(w, output)
+			if t.plan == nil {
+				meter := rewrite.NewMeter(w)
+				to := t.deliveries[0].Route.ForwardTo
+				err = t.options.Returner.Return(meter, to, mail, mail.Size(), t.trace(message))
+				written = meter.Written()
+				return err
+			}
+			written, err = t.plan.Write(w, rewrite.Output{Trace: t.trace(message), Notice: t.notice()})
 			return err
 		})
 	})
 	queued.Size, queued.EightBit = written.Size, written.EightBit
-	queued.UTF8 = t.envelope.UTF8 && (written.HeaderUTF8 || !ascii(t.envelope.MailFrom))
+	queued.UTF8 = (t.envelope.UTF8 || t.plan == nil) && (written.HeaderUTF8 || !ascii(t.envelope.MailFrom))
 	return queued, err
 }
 
@@ -195,22 +329,38 @@ func (t *transaction) timed(into *time.Duration, step func() error) error {
 	return step()
 }
 
-// distinct returns one route for each ForwardTo: two public addresses of one mailbox are one delivery, kept
-// for the longer of their times.
-func distinct(recipients []gateway.Recipient) []gateway.Route {
+// distinct returns one delivery for each ForwardTo: two public addresses of one mailbox are one delivery, kept for the
+// longer of their times, and its sender hears what it wants to hear of either.
+func distinct(recipients []gateway.Recipient) []gateway.NewDelivery {
 	at := map[string]int{}
-	var routes []gateway.Route
+	var deliveries []gateway.NewDelivery
 	for _, recipient := range recipients {
 		mailbox := crypto.CanonicalAddress(recipient.Route.ForwardTo)
 		i, seen := at[mailbox]
 		if !seen {
-			at[mailbox] = len(routes)
-			routes = append(routes, recipient.Route)
+			at[mailbox] = len(deliveries)
+			deliveries = append(deliveries, gateway.NewDelivery{Route: recipient.Route, DSN: recipient.DSN})
 			continue
 		}
-		routes[i].ExpireAfter = max(routes[i].ExpireAfter, recipient.Route.ExpireAfter)
+		d := &deliveries[i]
+		d.Route.ExpireAfter = max(d.Route.ExpireAfter, recipient.Route.ExpireAfter)
+		d.DSN.Notify = union(d.DSN.Notify, recipient.DSN.Notify)
 	}
-	return routes
+	return deliveries
+}
+
+// union joins two NOTIFY parameters (RFC 3461 section 4.1). What is not given wins, since it means the usual.
+func union(a, b string) string {
+	if a == "" || b == "" {
+		return ""
+	}
+	var words []string
+	for _, word := range []string{"SUCCESS", "FAILURE", "DELAY"} {
+		if slices.Contains(strings.Split(a+","+b, ","), word) {
+			words = append(words, word)
+		}
+	}
+	return cmp.Or(strings.Join(words, ","), "NEVER")
 }
 
 func ascii(s string) bool {

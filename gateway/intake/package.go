@@ -19,6 +19,7 @@ func (t *transaction) pack() *gateway.Package {
 		ServerSecret: gateway.NewSecret(t.sealed.ServerSecret.Reveal()),
 		ProofHash:    t.sealed.ProofHash,
 		Head:         t.sealed.Head,
+		Scan:         t.virus,
 	}
 	for _, item := range t.sealed.Items {
 		pack.Items = append(pack.Items, gateway.Item(item))
@@ -26,9 +27,9 @@ func (t *transaction) pack() *gateway.Package {
 	for _, object := range t.sealed.Objects {
 		pack.Objects = append(pack.Objects, gateway.Object(object))
 	}
-	for _, route := range t.routes {
+	for _, d := range t.deliveries {
 		pack.Placements = append(pack.Placements, gateway.Placement{
-			Kind: gateway.PlacementRoute, Place: route.Address, Expires: t.started.Add(route.ExpireAfter),
+			Kind: gateway.PlacementRoute, Place: d.Route.Address, Expires: t.started.Add(d.Route.ExpireAfter),
 		})
 	}
 	return pack
@@ -37,8 +38,8 @@ func (t *transaction) pack() *gateway.Package {
 // expires is when the last of the placements ends.
 func (t *transaction) expires() time.Time {
 	var last time.Time
-	for _, route := range t.routes {
-		if end := t.started.Add(route.ExpireAfter); end.After(last) {
+	for _, d := range t.deliveries {
+		if end := t.started.Add(d.Route.ExpireAfter); end.After(last) {
 			last = end
 		}
 	}
@@ -50,7 +51,7 @@ func (t *transaction) notice() rewrite.Notice {
 	if t.sealed == nil {
 		return rewrite.Notice{}
 	}
-	link := crypto.Link{Portal: t.options.PortalURL, ID: crypto.ID(t.id), Keycode: t.sealed.Keycode}
+	link := crypto.Link{Portal: t.envelope.Recipients[0].Route.PortalURL, ID: crypto.ID(t.id), Keycode: t.sealed.Keycode}
 	notice := rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
 	for i, item := range t.plan.Items() {
 		notice.Files = append(notice.Files, rewrite.File{Name: item.Name, Size: t.sealed.Items[i].Size})

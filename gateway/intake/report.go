@@ -6,16 +6,19 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"sealpost/gateway"
 )
 
 type metrics struct {
-	mails   *prometheus.CounterVec
-	items   prometheus.Counter
-	bytes   prometheus.Counter
-	whole   prometheus.Counter
-	seconds *prometheus.HistogramVec
+	mails *prometheus.CounterVec
+	items prometheus.Counter
+	bytes prometheus.Counter
+	whole prometheus.Counter
+
+	repeats, forged, autoresponse, loopSuspected, held prometheus.Counter
+	seconds                                            *prometheus.HistogramVec
 }
 
 func newMetrics(registry prometheus.Registerer) metrics {
@@ -34,6 +37,19 @@ func newMetrics(registry prometheus.Registerer) metrics {
 			Buckets: []float64{.001, .005, .02, .1, .5, 2, 10, 60},
 		}, []string{"step"}),
 	}
+	factory := promauto.With(registry)
+	for _, c := range []struct {
+		into       *prometheus.Counter
+		name, help string
+	}{
+		{&m.repeats, "repeats_total", "Mails that came again since our 250 had been lost, and were not delivered again."},
+		{&m.forged, "forged_results_total", "Authentication-Results fields in our name that were removed."},
+		{&m.autoresponse, "autoresponse_total", "Mails with X-SFDC-AutoResponse, which Salesforce drops silently."},
+		{&m.loopSuspected, "loop_suspected_total", "Mails that Salesforce would take for a loop: over 15 alike in a minute."},
+		{&m.held, "held_total", "Mails held since Salesforce would bounce them."},
+	} {
+		*c.into = factory.NewCounter(prometheus.CounterOpts{Name: "sealpost_intake_" + c.name, Help: c.help})
+	}
 	if registry != nil {
 		registry.MustRegister(m.mails, m.items, m.bytes, m.whole, m.seconds)
 	}
@@ -45,19 +61,29 @@ func (m metrics) observe(t *transaction, err error) {
 	if err != nil {
 		outcome = string(gateway.ErrorCode(err))
 	}
+	if t.repeated {
+		outcome = "repeated"
+		m.repeats.Inc()
+	}
 	m.mails.WithLabelValues(outcome).Inc()
-	if err != nil {
+	if err != nil || t.repeated {
 		return
+	}
+	m.forged.Add(float64(t.dropped))
+	if t.deliveries[0].Hold != "" {
+		m.held.Inc()
 	}
 	if t.sealed != nil {
 		m.items.Add(float64(len(t.sealed.Items)))
 		m.bytes.Add(float64(t.sealedBytes()))
 	}
-	if _, whole := t.plan.Whole(); whole {
-		m.whole.Inc()
+	if t.plan != nil {
+		if _, whole := t.plan.Whole(); whole {
+			m.whole.Inc()
+		}
 	}
 	for step, took := range map[string]time.Duration{
-		"scan": t.timings.scan, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
+		"scan": t.timings.scan, "judge": t.timings.judge, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
 	} {
 		m.seconds.WithLabelValues(step).Observe(took.Seconds())
 	}
@@ -75,23 +101,29 @@ func (t *transaction) sealedBytes() (total int64) {
 
 // log writes the one line of an accepted mail.
 func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
-	kept, sealed := t.plan.Parts()
-	verdict := "kept"
-	reason, whole := t.plan.Whole()
+	var kept, sealed int
+	verdict, reason, whole := "returned", "", false
+	if t.plan != nil {
+		verdict = "kept"
+		kept, sealed = t.plan.Parts()
+		reason, whole = t.plan.Whole()
+	}
 	switch {
 	case whole:
 		verdict = "sealed whole"
 	case sealed > 0:
 		verdict = "sealed"
 	}
-	routes := make([]string, len(t.routes))
-	for i, route := range t.routes {
-		routes[i] = route.Address
+	routes := make([]string, len(t.deliveries))
+	for i, d := range t.deliveries {
+		routes[i] = d.Route.Address
 	}
 	attrs := []any{
 		"mail", t.id.String(), "routes", routes, "verdict", verdict, "size", size,
 		"parts_kept", kept, "parts_sealed", sealed, "bytes_sealed", t.sealedBytes(), "took", took,
-		slog.Group("steps", "scan", t.timings.scan, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
+		"spf", string(t.authentication.SPF), "dkim", string(t.authentication.DKIM), "dmarc", string(t.authentication.DMARC),
+		"scan", string(t.virus.Verdict), "held", t.deliveries[0].Hold != "",
+		slog.Group("steps", "judge", t.timings.judge, "scan", t.timings.scan, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
 	}
 	if whole {
 		attrs = append(attrs, "reason", reason)

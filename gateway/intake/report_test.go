@@ -75,7 +75,7 @@ func TestLogLineOfAMailTellsNothingOfIt(t *testing.T) {
 			if reason, _ := line["reason"].(string); reason != test.reason {
 				t.Errorf("reason %q, want %q", reason, test.reason)
 			}
-			if steps, _ := line["steps"].(map[string]any); len(steps) != 4 || line["took"] == nil {
+			if steps, _ := line["steps"].(map[string]any); len(steps) != 5 || line["took"] == nil {
 				t.Errorf("timings: %v, %v", line["took"], line["steps"])
 			}
 		})

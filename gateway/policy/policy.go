@@ -84,3 +84,18 @@ func set(types ...string) map[string]bool {
 	}
 	return m
 }
+
+// Reason says in words why a part gets its verdict.
+func (p *Policy) Reason(part gateway.Part) string {
+	switch {
+	case p.isReport(part):
+		return "a machine-readable part of a report"
+	case part.Disposition == "attachment":
+		return "it is called an attachment"
+	case !part.Filename.IsZero():
+		return "it has a file name"
+	case p.bodies[part.Type]:
+		return "the text of the mail"
+	}
+	return "it is no text of a mail"
+}

@@ -252,6 +252,32 @@ func TestOpenHandsOutWhatItMust(t *testing.T) {
 	}
 }
 
+// Who opens what a virus scanner did not find clean is told so; nothing is said of the rest.
+func TestOpenWarnsOfVirus(t *testing.T) {
+	h := newHouse(t)
+	cookie := h.cookie()
+	for _, test := range []struct {
+		scan gateway.Scan
+		want string
+	}{
+		{gateway.Scan{}, ""},
+		{gateway.Scan{Verdict: gateway.ScanClean}, ""},
+		{gateway.Scan{Verdict: gateway.ScanInfected, Signature: `Eicar"<b>`}, `{"verdict":"infected","signature":"Eicar\"\u003cb\u003e"}`},
+		{gateway.Scan{Verdict: gateway.ScanInfected}, `{"verdict":"infected"}`},
+		{gateway.Scan{Verdict: gateway.ScanUnscanned}, `{"verdict":"unscanned"}`},
+	} {
+		h.store.edit(h.pkg, func(p *gateway.Package) { p.Scan = test.scan })
+		r := h.do("POST", h.openPath(), proofBody(h.proof), cookie)
+		var reply map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(r.body), &reply); err != nil || r.length != int64(len(r.body)) {
+			t.Fatalf("%v: %v, %d bytes of %d", test.scan, err, len(r.body), r.length)
+		}
+		if got := string(reply["scan"]); got != test.want {
+			t.Errorf("%v gives scan %s, want %s", test.scan, got, test.want)
+		}
+	}
+}
+
 // A head of any length gives the length that was declared.
 func TestOpenDeclaresItsLength(t *testing.T) {
 	h := newHouse(t)

@@ -3,6 +3,7 @@ package portal
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -37,9 +38,11 @@ func (p *portal) secure(next http.Handler) http.Handler {
 // header is let through, since a browser adds none by itself and it never uses the cookie.
 func (p *portal) sameOrigin(next http.Handler) (http.Handler, error) {
 	protection := http.NewCrossOriginProtection()
-	// A proxy in front may rewrite Host, so the configured origin counts as our own.
-	if err := protection.AddTrustedOrigin(p.opts.URL.Scheme + "://" + p.opts.URL.Host); err != nil {
-		return nil, fmt.Errorf("trust the portal's own origin: %w", err)
+	// A proxy in front may rewrite Host, so the configured origins count as our own.
+	for _, own := range append([]*url.URL{p.opts.URL}, p.opts.OtherURLs...) {
+		if err := protection.AddTrustedOrigin(own.Scheme + "://" + own.Host); err != nil {
+			return nil, fmt.Errorf("trust the portal's own origin: %w", err)
+		}
 	}
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, errCrossOrigin)

@@ -65,6 +65,32 @@ func TestURLsThatArePlainlyWrong(t *testing.T) {
 	}
 }
 
+// One cookie name and one Secure attribute serve all URLs, so their schemes may not differ.
+func TestOtherURLsThatArePlainlyWrong(t *testing.T) {
+	store := newMemStore()
+	for _, test := range []struct {
+		first, other string
+		taken        bool
+	}{
+		{"https://files.example.com", "https://files.example.net/", true},
+		{"http://localhost:1", "http://127.0.0.1:2", true},
+		{"https://files.example.com", "http://localhost", false},
+		{"http://localhost", "https://files.example.com", false},
+		{"https://files.example.com", "https://files.example.net/path", false},
+		{"https://files.example.com", "", false},
+	} {
+		other, err := url.Parse(test.other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts := Options{OtherURLs: []*url.URL{other}}
+		atURL(test.first)(&opts)
+		if _, err := New(opts, store, store, store, &plainPasswords{}); (err == nil) != test.taken {
+			t.Errorf("%s with %q: %v", test.first, test.other, err)
+		}
+	}
+}
+
 // The token that the store knows is not the one that opens.
 func TestSessionsAreStoredHashed(t *testing.T) {
 	h := newHouse(t)

@@ -25,12 +25,28 @@ type opened struct {
 	secret  gateway.Secret
 	grant   string
 	expires time.Time
+	scan    *scanReply
 	head    io.ReadCloser
 	size    int64
 }
 
-// open takes {"proof"} and answers {"server_secret", "grant", "expires", "head"}: S as base64url, the
-// grant's token and its end, and the head object as standard base64.
+// scanReply is the warning that goes with a package whose mail was not found clean.
+type scanReply struct {
+	Verdict   gateway.ScanVerdict `json:"verdict"`
+	Signature string              `json:"signature,omitempty"`
+}
+
+// warning returns nil when there is nothing to warn of.
+func warning(scan gateway.Scan) *scanReply {
+	if scan.Verdict == "" || scan.Verdict == gateway.ScanClean {
+		return nil
+	}
+	return &scanReply{Verdict: scan.Verdict, Signature: scan.Signature}
+}
+
+// open takes {"proof"} and answers {"server_secret", "grant", "expires", "scan", "head"}: S as base64url,
+// the grant's token and its end, {"verdict", "signature"} when a virus scanner found something or could not
+// look, and the head object as standard base64.
 func (p *portal) open(w http.ResponseWriter, r *http.Request) error {
 	ctx, who, err := p.authorized(r)
 	if err != nil {
@@ -79,7 +95,10 @@ func (p *portal) tryOpen(ctx context.Context, who identity, id gateway.PackageID
 	if err != nil {
 		return nil, gateway.Errorf(gateway.CodeInternal, err, "The list of this package's files is missing.")
 	}
-	out := &opened{secret: pkg.ServerSecret, size: object.Size, grant: rand.Text(), expires: now.Add(p.opts.GrantLifetime)}
+	out := &opened{
+		secret: pkg.ServerSecret, scan: warning(pkg.Scan), size: object.Size,
+		grant: rand.Text(), expires: now.Add(p.opts.GrantLifetime),
+	}
 	if err := p.store.AddGrant(ctx, sha256.Sum256([]byte(out.grant)), who.hash, id, out.expires); err != nil {
 		return nil, fmt.Errorf("store the grant: %w", err)
 	}
@@ -133,10 +152,11 @@ var errExpired = gateway.Errorf(gateway.CodeExpired, nil, "This package has expi
 // declared, so a head that cannot be read to its end breaks the connection.
 func (p *portal) writeOpened(w http.ResponseWriter, out *opened) error {
 	front, err := json.Marshal(struct {
-		ServerSecret string    `json:"server_secret"`
-		Grant        string    `json:"grant"`
-		Expires      time.Time `json:"expires"`
-	}{out.secret.Reveal(), out.grant, out.expires})
+		ServerSecret string     `json:"server_secret"`
+		Grant        string     `json:"grant"`
+		Expires      time.Time  `json:"expires"`
+		Scan         *scanReply `json:"scan,omitempty"`
+	}{out.secret.Reveal(), out.grant, out.expires, out.scan})
 	if err != nil {
 		return fmt.Errorf("encode the reply: %w", err)
 	}

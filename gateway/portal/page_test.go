@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -135,6 +136,30 @@ func TestServerLogHidesClients(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "EOF") || !strings.Contains(out.String(), "boom") {
 		t.Errorf("the log lost what happened: %s", out.String())
+	}
+}
+
+// Several brands share a portal: each one's page is our own, whichever host a proxy passes on.
+func TestEveryPortalURLIsOurOwn(t *testing.T) {
+	h := newHouse(t, atURL("https://files.example.com"), func(o *Options) {
+		o.OtherURLs = []*url.URL{{Scheme: "https", Host: "files.example.net"}}
+	})
+	for origin, want := range map[string]int{
+		"https://files.example.com": http.StatusOK, "https://files.example.net": http.StatusOK,
+		"https://files.example.org": http.StatusForbidden, "http://files.example.net": http.StatusForbidden,
+	} {
+		for _, host := range []string{"backend:8080", "files.example.com"} {
+			r := httptest.NewRequest(http.MethodPost, "http://"+host+"/api/v1/login", strings.NewReader(loginBody(agentAddress, agentPassword, false)))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Origin", origin)
+			got := h.send(r)
+			if got.status != want {
+				t.Errorf("log-in at %s from %s: %d, want %d", host, origin, got.status, want)
+			}
+			if want == http.StatusOK && (len(got.cookies) != 1 || !got.cookies[0].Secure) {
+				t.Errorf("log-in at %s from %s: cookies %v", host, origin, got.cookies)
+			}
+		}
 	}
 }
 

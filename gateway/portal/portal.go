@@ -41,6 +41,9 @@ type Options struct {
 	// URL is what Secure Links begin with. It is https, or http on a loopback host: then cookies go
 	// without Secure and the __Host- prefix.
 	URL *url.URL
+	// OtherURLs are what the Secure Links of other routes begin with, when several brands share this portal.
+	// Each is like URL and has its scheme. A log-in at one of them counts at that one only.
+	OtherURLs []*url.URL
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	// SessionLifetime is how long a log-in lasts: 12 h.
@@ -112,7 +115,7 @@ type portal struct {
 // New returns the portal's handler: pages, API, /healthz and /readyz. The listener and its time-outs are
 // the caller's; see NewServer.
 func New(opts Options, store Store, sessions Sessions, blobs Blobs, passwords Passwords) (http.Handler, error) {
-	if err := checkURL(opts.URL); err != nil {
+	if err := checkURLs(opts); err != nil {
 		return nil, err
 	}
 	opts = withDefaults(opts)
@@ -176,6 +179,22 @@ func withDefaults(o Options) Options {
 		o.Ready = func(context.Context) error { return nil }
 	}
 	return o
+}
+
+// checkURLs wants one scheme throughout: the cookie's name and its Secure attribute hang on it.
+func checkURLs(opts Options) error {
+	if err := checkURL(opts.URL); err != nil {
+		return err
+	}
+	for _, other := range opts.OtherURLs {
+		if err := checkURL(other); err != nil {
+			return err
+		}
+		if other.Scheme != opts.URL.Scheme {
+			return errors.New("the portal's URLs must all be https, or all be http on loopback hosts")
+		}
+	}
+	return nil
 }
 
 func checkURL(u *url.URL) error {

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -15,35 +16,56 @@ var errLeaseLost = errors.New("the lease was lost")
 // finishLimit bounds the recording of an attempt while the queue fails.
 const finishLimit = 30 * time.Second
 
-// deliver attempts one delivery and records what came of it.
-func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery) {
+// deliver attempts one delivery, records what came of it, and returns what it taught about the lane it came by.
+func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery, lane destination) feedback {
 	started := r.opts.Clock()
 	log := r.log.With("delivery", d.ID, "mail", d.Mail.String(), "route", d.Route, "attempt", d.Attempts)
 
 	held, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	release := r.hold(ctx, d.Lease, cancel)
-	out := r.attempt(held, d)
-	defer out.hangUp() // after the result is safe
+	out := r.attempt(held, d, lane)
+	defer r.settle(&out) // after the result is safe
 	lease, err := release()
 	if err == nil {
 		err = r.finish(context.WithoutCancel(ctx), lease, d, started, &out)
 	}
+	r.report(log.With("hop", out.publicHop(d)), &out, err, r.opts.Clock().Sub(started))
+	return out.learnt
+}
+
+// report logs and counts an attempt; err is why it could not be recorded.
+func (r *Relay) report(log *slog.Logger, out *outcome, err error, took time.Duration) {
 	if out.fault != nil {
 		log.Error("the copy of a waiting mail cannot be read", "error", out.fault)
+	}
+	if out.noticeFault != nil {
+		log.Error("a notice to the sender cannot be made", "error", out.noticeFault)
 	}
 	switch {
 	case errors.Is(err, errLeaseLost) || gateway.ErrorCode(err) == gateway.CodeConflict:
 		r.metrics.lost.Inc()
-		log.Warn("the lease was lost, the attempt is not recorded", "hop", out.hop)
+		log.Warn("the lease was lost, the attempt is not recorded")
 		return
 	case err != nil:
-		log.Error("an attempt cannot be recorded", "hop", out.hop, "error", err)
+		log.Error("an attempt cannot be recorded", "error", err)
 		return
 	}
-	r.metrics.recorded(out)
-	log.Info("delivery attempted", "hop", out.hop, "event", out.event, "stage", out.stage, "code", out.code,
-		"enhanced", enhancedCode(out.reply), "tls", out.tls, "bytes", out.bytes, "duration", r.opts.Clock().Sub(started))
+	r.metrics.recorded(*out)
+	level, message := slog.LevelInfo, "delivery attempted"
+	if out.event == gateway.EventRejected || out.event == gateway.EventGaveUp {
+		level, message = slog.LevelError, "a delivery is dead"
+	}
+	log.Log(context.Background(), level, message, "event", out.event, "stage", out.stage, "code", out.code,
+		"enhanced", enhancedCode(out.reply), "tls", out.tls, "bytes", out.bytes, "untold", out.untold, "duration", took)
+}
+
+// settle keeps the session of an attempt for the next one, or hangs up.
+func (r *Relay) settle(out *outcome) {
+	if s := out.session; s != nil && !r.pool.put(s) {
+		s.hangUp()
+	}
+	out.cancel()
 }
 
 // hold renews a lease until release is called, and calls lost with errLeaseLost when it is lost. release then
@@ -110,12 +132,12 @@ func (r *Relay) finish(ctx context.Context, lease gateway.Lease, d gateway.Lease
 }
 
 func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
+	now, err := r.queue.Now(ctx)
+	if err != nil {
+		return err
+	}
 	var next time.Time
 	if out.event == gateway.EventDeferred {
-		now, err := r.queue.Now(ctx)
-		if err != nil {
-			return err
-		}
 		var again bool
 		if next, again = r.opts.Schedule.Next(d.Since, now, d.Attempts, r.opts.Rand()); !again {
 			out.event = gateway.EventGaveUp
@@ -123,14 +145,23 @@ func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.Lease
 			next = now
 		}
 	}
-	return r.queue.FinishAttempt(ctx, lease, gateway.Attempt{
-		Number:  d.Attempts,
-		Started: started.UTC(),
-		Ended:   r.opts.Clock().UTC(),
-		Hop:     out.hop,
-		Event:   out.event,
-		Code:    out.code,
-		Reply:   gateway.NewSecret(Scrub(out.reply, d.ForwardTo, d.Route)),
-		TLS:     out.tls,
-	}, next, r.opts.AwaitCase)
+	if err := r.tell(ctx, d, out, now); err != nil {
+		return err
+	}
+	return r.queue.FinishAttempt(ctx, lease, gateway.AttemptResult{
+		Attempt: gateway.Attempt{
+			Number:  d.Attempts,
+			Started: started.UTC(),
+			Ended:   r.opts.Clock().UTC(),
+			Hop:     out.hop,
+			Event:   out.event,
+			Code:    out.code,
+			Reply:   gateway.NewSecret(Scrub(out.reply, d.ForwardTo, d.Route)),
+			TLS:     out.tls,
+		},
+		Next:      next,
+		AwaitCase: r.opts.AwaitCase,
+		Notice:    out.notice,
+		Untold:    out.untold,
+	})
 }

@@ -167,21 +167,21 @@ func TestNextHopThatCannotTakeTheMail(t *testing.T) {
 		reply string // of a rejection
 		sent  func(sftest.Mail) bool
 	}{
-		"no 8BITMIME, needed": {sftest.Options{Without8BITMIME: true}, eight, "next hop lacks 8BITMIME", nil},
+		"no 8BITMIME, needed": {sftest.Options{Without8BITMIME: true}, eight, "5.6.3 next hop lacks 8BITMIME", nil},
 		"no 8BITMIME, not needed": {sftest.Options{Without8BITMIME: true}, func(*gateway.QueuedMail) {}, "",
 			func(m sftest.Mail) bool { return !m.EightBit }},
 		"8BITMIME": {sftest.Options{}, eight, "", func(m sftest.Mail) bool { return m.EightBit && !m.UTF8 }},
 		"no SMTPUTF8, needed": {sftest.Options{WithoutSMTPUTF8: true}, utf8,
-			"next hop lacks SMTPUTF8", nil},
+			"5.6.7 next hop lacks SMTPUTF8", nil},
 		"no SMTPUTF8, needed by the sender": {sftest.Options{WithoutSMTPUTF8: true},
 			func(m *gateway.QueuedMail) { m.MailFrom = gateway.NewSecret("kündin@example.com") },
-			"next hop lacks SMTPUTF8", nil},
+			"5.6.7 next hop lacks SMTPUTF8", nil},
 		"SMTPUTF8": {sftest.Options{}, utf8, "", func(m sftest.Mail) bool { return m.UTF8 }},
 		"SIZE too small": {sftest.Options{MaxSize: 10}, func(*gateway.QueuedMail) {},
-			"next hop takes at most 10 bytes, the mail has 54", nil},
+			"5.3.4 next hop takes at most 10 bytes, the mail has 54", nil},
 		"sender with a line break": {sftest.Options{},
 			func(m *gateway.QueuedMail) { m.MailFrom = gateway.NewSecret("a@b.c>\r\nRSET") },
-			"an address of the envelope cannot be written in SMTP", nil},
+			"5.1.3 an address of the envelope cannot be written in SMTP", nil},
 		"null sender": {sftest.Options{},
 			func(m *gateway.QueuedMail) { m.MailFrom = gateway.NewSecret("") }, "",
 			func(m sftest.Mail) bool { return m.From == "" }},
@@ -211,29 +211,33 @@ func TestNextHopThatCannotTakeTheMail(t *testing.T) {
 func TestSTARTTLS(t *testing.T) {
 	cert, pool := certificate(t)
 	good := &tls.Config{Certificates: []tls.Certificate{cert}}
+	const opportunistic, required, verified = gateway.TLSOpportunistic, gateway.TLSRequire, gateway.TLSVerify
 	for name, c := range map[string]struct {
 		hop      func(*testing.T) (gateway.NextHop, func() int)
 		roots    bool
-		require  bool
+		mode     gateway.TLSMode
 		accepted bool
 		tls      bool
 	}{
-		"offered":                     {orgHop(good), false, false, true, true},
-		"offered, required, trusted":  {orgHop(good), true, true, true, true},
-		"required, not trusted":       {orgHop(good), false, true, false, false},
-		"required, not offered":       {orgHop(nil), true, true, false, false},
-		"not offered":                 {orgHop(nil), false, false, true, false},
-		"broken":                      {brokenTLS(works), false, false, true, false},
-		"broken, required":            {brokenTLS(works), true, true, false, false},
-		"refused for now":             {brokenTLS(replies4), false, false, true, false},
-		"refused for good":            {brokenTLS(replies5), false, false, true, false},
-		"refused for good, required":  {brokenTLS(replies5), true, true, false, false},
-		"connection closed":           {brokenTLS(closes), false, false, true, false},
-		"connection closed, required": {brokenTLS(closes), true, true, false, false},
+		"offered":                     {orgHop(good), false, opportunistic, true, true},
+		"offered, required":           {orgHop(good), false, required, true, true},
+		"offered, verified":           {orgHop(good), true, verified, true, true},
+		"verified, not trusted":       {orgHop(good), false, verified, false, false},
+		"required, not offered":       {orgHop(nil), true, required, false, false},
+		"verified, not offered":       {orgHop(nil), true, verified, false, false},
+		"not offered":                 {orgHop(nil), false, opportunistic, true, false},
+		"broken":                      {brokenTLS(works), false, opportunistic, true, false},
+		"broken, required":            {brokenTLS(works), false, required, false, false},
+		"broken, verified":            {brokenTLS(works), false, verified, false, false},
+		"refused for now":             {brokenTLS(replies4), false, opportunistic, true, false},
+		"refused for good":            {brokenTLS(replies5), false, opportunistic, true, false},
+		"refused for good, required":  {brokenTLS(replies5), true, required, false, false},
+		"connection closed":           {brokenTLS(closes), false, opportunistic, true, false},
+		"connection closed, required": {brokenTLS(closes), true, required, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hop, taken := c.hop(t)
-			hop.RequireTLS = c.require
+			hop.TLS = c.mode
 			opts := Options{TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
 			if c.roots {
 				opts.TLS.RootCAs = pool
@@ -308,7 +312,7 @@ func TestUnreachableHopAndMissingRoute(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	refusing := hopOf(c.LocalAddr().String())
-	if got := attemptOnce(t, Options{}, smallMail, refusing); got.Event != gateway.EventDeferred || got.Hop != hopAddress(refusing) {
+	if got := attemptOnce(t, Options{}, smallMail, refusing); got.Event != gateway.EventDeferred || got.Hop != c.LocalAddr().String() {
 		t.Errorf("refused connection: got %v", got.Attempt)
 	}
 	gone := Options{Route: func(string) (gateway.Route, bool) { return gateway.Route{}, false }}

@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -36,11 +37,17 @@ const (
 
 // scriptedHop is a mail server that fails at one stage of the dialogue.
 type scriptedHop struct {
-	at      stage
-	fault   fault
-	offers  []string // besides 8BITMIME
-	noEHLO  bool
-	release chan struct{} // closed at the end of the test
+	at       stage
+	fault    fault
+	offers   []string // besides 8BITMIME
+	noEHLO   bool
+	listen   string          // 127.0.0.1:0
+	hold     <-chan struct{} // the final reply waits for it
+	hangUp   bool            // after each mail, without a word
+	tls      *tls.Config     // from the beginning of the connection
+	sevenBit bool            // 8BITMIME is not offered
+	login    string          // reply to AUTH, after one challenge when it is AUTH LOGIN
+	release  chan struct{}   // closed at the end of the test
 
 	mu       sync.Mutex
 	mails    []string // those whose final dot came
@@ -51,7 +58,7 @@ type scriptedHop struct {
 
 func (h *scriptedHop) start(t *testing.T) gateway.NextHop {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", cmp.Or(h.listen, "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +72,9 @@ func (h *scriptedHop) start(t *testing.T) gateway.NextHop {
 			h.mu.Lock()
 			h.conns = append(h.conns, c)
 			h.mu.Unlock()
+			if h.tls != nil {
+				c = tls.Server(c, h.tls)
+			}
 			h.group.Go(func() {
 				defer func() { _ = c.Close() }()
 				h.serve(c)
@@ -108,6 +118,9 @@ func (h *scriptedHop) serve(c net.Conn) {
 				break
 			}
 			offers := append([]string{"hop.test", "8bitmime"}, h.offers...)
+			if h.sevenBit {
+				offers = slices.Delete(offers, 1, 2)
+			}
 			last := len(offers) - 1
 			greeting := ""
 			for _, o := range offers[:last] {
@@ -130,6 +143,14 @@ func (h *scriptedHop) serve(c net.Conn) {
 			if ok = h.step(c, r, stageData, "354 go on"); ok && (h.at != stageData || h.fault == works) {
 				ok = h.data(c, r)
 			}
+		case "RSET":
+			ok = say(c, "250 ok")
+		case "AUTH":
+			if strings.HasPrefix(strings.ToUpper(line), "AUTH LOGIN") && say(c, "334 UGFzc3dvcmQ6") {
+				answer, _ := r.ReadString('\n')
+				h.note(strings.TrimSpace(answer))
+			}
+			ok = say(c, h.login)
 		case "QUIT":
 			say(c, "221 bye")
 			return
@@ -166,7 +187,10 @@ func (h *scriptedHop) data(c net.Conn, r *bufio.Reader) bool {
 		h.mails = append(h.mails, mail.String())
 		h.mu.Unlock()
 	}
-	return h.step(c, r, stageFinal, "250 2.0.0 taken")
+	if h.hold != nil {
+		<-h.hold
+	}
+	return h.step(c, r, stageFinal, "250 2.0.0 taken") && !h.hangUp
 }
 
 // step answers a command, or commits the fault of its stage; false ends the connection.
@@ -211,6 +235,13 @@ func (h *scriptedHop) note(command string) {
 	h.commands = append(h.commands, command)
 }
 
+// dialed returns the number of connections.
+func (h *scriptedHop) dialed() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.conns)
+}
+
 // took returns the mails whose final dot came.
 func (h *scriptedHop) took() []string {
 	h.mu.Lock()
@@ -230,7 +261,7 @@ func checkNoGoroutine(t *testing.T) {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	for g := range strings.SplitSeq(string(stacks), "\n\n") {
-		if strings.Contains(g, "relay.(*Relay)") {
+		if strings.Contains(g, "relay.(*Relay)") || strings.Contains(g, "relay.(*pool)") || strings.Contains(g, "relay.(*session)") {
 			t.Errorf("a goroutine is left:\n%s", g)
 		}
 	}

@@ -13,6 +13,9 @@ type metrics struct {
 	deliveries *prometheus.CounterVec
 	bytes      prometheus.Counter
 	lost       prometheus.Counter
+	// connections are counted as new or reused.
+	connections *prometheus.CounterVec
+	notices     *prometheus.CounterVec
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -30,6 +33,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "sealpost_relay_bytes_total",
 			Help: "Bytes of mails that were handed to next hops, failed attempts included.",
 		}),
+		connections: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealpost_relay_connections_total",
+			Help: "Connections to next hops that carried a mail, new or reused.",
+		}, []string{"connection"}),
+		notices: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealpost_relay_notices_total",
+			Help: "Notices to senders that were queued, by their kind.",
+		}, []string{"notice"}),
 		lost: factory.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_relay_leases_lost_total",
 			Help: "Attempts that were broken off, or not recorded, because their lease was lost.",
@@ -40,6 +51,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 func (m *metrics) recorded(out outcome) {
 	m.attempts.WithLabelValues(string(out.event)).Inc()
 	m.bytes.Add(float64(out.bytes))
+	if out.notice != nil {
+		m.notices.WithLabelValues(string(out.notice.Kind)).Inc()
+	}
 	if state, err := gateway.Sending.Next(out.event); err == nil && state != gateway.Pending {
 		m.deliveries.WithLabelValues(string(state)).Inc()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ type finished struct {
 	delivery string
 	next     time.Time
 	state    gateway.DeliveryState
+	notice   *gateway.Notice
+	untold   string
 }
 
 // fakeQueue is a Queue in memory, with a clock that stands until it is moved.
@@ -54,13 +57,13 @@ func newQueue(deliveries ...gateway.LeasedDelivery) *fakeQueue {
 	}
 }
 
-func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.limits = append(q.limits, limit)
 	var taken []gateway.LeasedDelivery
 	q.waiting = slices.DeleteFunc(q.waiting, func(d gateway.LeasedDelivery) bool {
-		if len(taken) == limit || d.NextAttempt.After(q.clock) {
+		if len(taken) == limit || d.Route != route || d.NextAttempt.After(q.clock) {
 			return false
 		}
 		q.fence++
@@ -91,7 +94,8 @@ func (q *fakeQueue) RenewLease(_ context.Context, lease gateway.Lease, ttl time.
 	return lease, nil
 }
 
-func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, a gateway.Attempt, next time.Time, _ bool) error {
+func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
+	a, next := result.Attempt, result.Next
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.failures > 0 {
@@ -107,27 +111,35 @@ func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, a gate
 		return err
 	}
 	delete(q.leased, d.ID)
+	if result.Notice != nil {
+		d.Told = result.Notice.Kind
+	}
 	if d.State = state; state == gateway.Pending {
 		d.NextAttempt = next
 		q.waiting = append(q.waiting, d)
 	}
-	q.done <- finished{a, d.ID, next, state}
+	q.done <- finished{a, d.ID, next, state, result.Notice, result.Untold}
 	return nil
 }
 
-func (q *fakeQueue) NextDue(context.Context) (time.Time, bool, error) {
+func (q *fakeQueue) Due(context.Context) ([]gateway.Due, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == 0 {
-		return time.Time{}, false, nil
-	}
-	due := q.waiting[0].NextAttempt
+	first := map[string]time.Time{}
 	for _, d := range q.waiting {
-		if d.NextAttempt.Before(due) {
-			due = d.NextAttempt
+		if t, ok := first[d.Route]; !ok || d.NextAttempt.Before(t) {
+			first[d.Route] = d.NextAttempt
 		}
 	}
-	return due, true, nil
+	var due []gateway.Due
+	for _, route := range slices.Sorted(maps.Keys(first)) {
+		due = append(due, gateway.Due{Route: route, Next: first[route]})
+	}
+	return due, nil
+}
+
+func (q *fakeQueue) QueueKey(_ context.Context, now time.Time) (gateway.QueueKey, error) {
+	return gateway.QueueKey{Day: now.Format("20060102"), Key: gateway.NewSecret(strings.Repeat("k", 32))}, nil
 }
 
 func (q *fakeQueue) Now(context.Context) (time.Time, error) {
@@ -150,6 +162,18 @@ func (c fakeCopies) Open(_ context.Context, mail gateway.QueuedMail) (io.ReadClo
 		return open()
 	}
 	return nil, errors.New("no such copy")
+}
+
+// Seal keeps what was written in Inline, in the clear.
+func (c fakeCopies) Seal(_ context.Context, id gateway.PackageID, _ time.Time, key gateway.QueueKey, from string,
+	write func(io.Writer) error) (gateway.QueuedMail, error) {
+	var mail bytes.Buffer
+	if err := write(&mail); err != nil {
+		return gateway.QueuedMail{}, err
+	}
+	return gateway.QueuedMail{
+		ID: id, MailFrom: gateway.NewSecret(from), Key: key, Inline: mail.Bytes(), Size: int64(mail.Len()),
+	}, nil
 }
 
 func text(s string) func() (io.ReadCloser, error) {

@@ -9,12 +9,23 @@
 //     again as HELO, and a 5xx to that rejects. Whatever fails about TLS is deferred.
 //   - Where no reply comes (network, time-out, a reply to the final dot that was lost) the mail is deferred.
 //     It may then arrive twice, but never not at all.
-//   - A mail is sent unchanged or not at all: a next hop that lacks 8BITMIME or SMTPUTF8 where the mail
-//     needs it, or whose SIZE limit is below the mail's size, rejects it.
+//   - For a next hop that lacks 8BITMIME or SMTPUTF8 where the mail needs it, the mail is converted where that
+//     is exact, and rejected where it is not, or where the hop's SIZE limit is below its size.
 //   - A copy that fails to open, ends early or turns out altered is never finished with a dot: the
 //     connection is cut, so the next hop discards what it got, and the delivery is deferred.
-//   - TLS is opportunistic (RFC 7435) unless the route requires it: certificates are not verified, and a hop
-//     whose TLS is broken is tried again in plaintext. With RequireTLS the certificate is verified.
+//   - TLS is by the route: opportunistic (RFC 7435: certificates are not verified, and a hop whose TLS is broken
+//     is tried again in plaintext), required (never plaintext, any certificate), or verified. A password is sent
+//     under TLS or to loopback only, and one that is refused defers: an admin mends it.
+//   - A hop without a host is the MX of the address (RFC 5321 section 5.1). What fails for now at one server
+//     goes on to the next within the attempt; a 5xx about the mail, or the loss of the reply to the final dot,
+//     ends it. A domain without mail servers rejects what goes back to a sender, and defers what an admin routed.
+//   - Concurrency is by destination: a hop, and the domain when found by MX. It grows with success, halves when
+//     the hop refuses us, and is one after it could not be reached. A destination may hold as many workers as it
+//     leaves to the others, so that slow ones leave room for the rest.
+//   - A session is kept for the next mail for a while. One found dead before MAIL was accepted is replaced by a
+//     new one within the attempt.
+//   - Notices to senders (RFC 3461) are committed with the attempt that causes them. NOTIFY=SUCCESS is passed on
+//     only when the return path is ours: the next hop's report would name forward_to to an outsider.
 //   - A deferred delivery is given up once five days have passed since it was made, or since an admin last
 //     retried it. The last attempt falls on that moment.
 //   - While an attempt runs its lease is renewed. Who loses the lease breaks off and records nothing.
@@ -23,7 +34,8 @@
 // STARTTLS by greeting as "localhost" first, net/smtp replaces the reply to EHLO by that to HELO, and both
 // take EHLO keywords in upper case only and bound neither the size of a reply nor the time of a write.
 //
-// Replies are recorded scrubbed of forward_to, and are never logged: only their codes are.
+// Replies are recorded scrubbed of forward_to, and are never logged: only their codes are. Of a delivery back to a
+// sender not even the server is logged, which may give the correspondent away.
 package relay
 
 import (
@@ -34,33 +46,44 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"sealpost/gateway"
 )
 
 // Queue is where deliveries wait. Its clock rules: all times but an attempt's own are by Now.
 type Queue interface {
-	// LeaseDeliveries takes up to limit due deliveries for owner, the longest due first.
-	LeaseDeliveries(ctx context.Context, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error)
+	// Due tells of each route with waiting deliveries when the first of them is due.
+	Due(ctx context.Context) ([]gateway.Due, error)
+	// LeaseDeliveries takes up to limit due deliveries of a route for owner, the longest due first.
+	LeaseDeliveries(ctx context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error)
 	// RenewLease prolongs a lease, or fails with CodeConflict when it was lost.
 	RenewLease(ctx context.Context, lease gateway.Lease, ttl time.Duration) (gateway.Lease, error)
-	// FinishAttempt records an attempt and ends its lease, or fails with CodeConflict when that was lost.
-	// next is when a deferred delivery is due again.
-	FinishAttempt(ctx context.Context, lease gateway.Lease, attempt gateway.Attempt, next time.Time, awaitCase bool) error
-	// NextDue tells when there will be something to lease; false if nothing waits.
-	NextDue(ctx context.Context) (time.Time, bool, error)
+	// FinishAttempt records an attempt, with the notice that it causes, and ends its lease, or fails with
+	// CodeConflict when that was lost.
+	FinishAttempt(ctx context.Context, lease gateway.Lease, result gateway.AttemptResult) error
+	// QueueKey returns the key of now's day, under which a notice waits.
+	QueueKey(ctx context.Context, now time.Time) (gateway.QueueKey, error)
 	Now(ctx context.Context) (time.Time, error)
 }
 
-// Copies opens the encrypted copies of waiting mails.
+// Copies opens the encrypted copies of waiting mails, and makes those of notices.
 type Copies interface {
 	// Open streams the plaintext mail. A copy that was altered or cut ends in an error before io.EOF.
 	// The caller closes the reader.
 	Open(ctx context.Context, mail gateway.QueuedMail) (io.ReadCloser, error)
+	// Seal encrypts what write writes.
+	Seal(ctx context.Context, id gateway.PackageID, started time.Time, key gateway.QueueKey, mailFrom string,
+		write func(io.Writer) error) (gateway.QueuedMail, error)
+}
+
+// Reporter writes a notice as a mail (RFC 3464).
+type Reporter interface {
+	Write(w io.Writer, r gateway.Report) error
 }
 
 // Options are a relay's settings. Zero values take the defaults that are named.
@@ -69,8 +92,25 @@ type Options struct {
 	Hostname string
 	// Owner names this process in its leases; no two running relays may share one.
 	Owner string
-	// Workers is the number of attempts at a time; 10.
+	// Workers is the number of attempts at a time; 100.
 	Workers int
+	// HopConnections is the largest number of attempts at a time to one destination; 20.
+	HopConnections int
+	// Resolver finds mail servers; net.DefaultResolver.
+	Resolver Resolver
+	// ReturnPath rewrites a sender's address for the next hop (SRS); nil: it stays as it is.
+	ReturnPath func(mailFrom string) (string, error)
+	// ReturnHop takes what goes back to senders; without a Host, the MX of the sender's domain does.
+	ReturnHop gateway.NextHop
+	// Reporter writes the notices to senders; nil: there are none.
+	Reporter Reporter
+	// DelayAfter is the age of a mail at which its sender is told of a delay; 0: never.
+	DelayAfter time.Duration
+	// Downgrade writes a mail for a hop that lacks 8BITMIME or SMTPUTF8, or fails when that cannot be exact;
+	// nil: such a mail is rejected.
+	Downgrade func(w io.Writer, open func() (io.ReadCloser, error), eightBit, utf8 bool) (int64, error)
+	// DowngradeAddress writes an address in ASCII, or returns false; nil: none can be.
+	DowngradeAddress func(address string) (string, bool)
 	// LeaseTTL is how long a delivery stays ours without a sign of life; 2 minutes.
 	LeaseTTL time.Duration
 	// Schedule says when a deferred delivery is due again; DefaultSchedule.
@@ -105,19 +145,24 @@ const minPause = 100 * time.Millisecond
 // errShutdown is why an attempt was cut after the grace time.
 var errShutdown = errors.New("the gateway is shutting down")
 
-// Relay delivers what is due. It has no state of its own: everything is in the queue.
+// Relay delivers what is due. Only connections and what it learnt of hops are its own: all else is in the queue.
 type Relay struct {
 	opts    Options
 	queue   Queue
 	copies  Copies
 	log     *slog.Logger
 	metrics *metrics
+	slots   *slots
+	pool    *pool
 }
 
 // New makes a relay; Run starts it.
 func New(opts Options, queue Queue, copies Copies) *Relay {
 	opts = withDefaults(opts)
-	return &Relay{opts: opts, queue: queue, copies: copies, log: opts.Logger, metrics: newMetrics(opts.Metrics)}
+	return &Relay{
+		opts: opts, queue: queue, copies: copies, log: opts.Logger, metrics: newMetrics(opts.Metrics),
+		slots: newSlots(opts.HopConnections), pool: newPool(opts.HopConnections, opts.Workers),
+	}
 }
 
 // Run delivers until ctx ends. It then leases nothing more, lets the running attempts finish within the
@@ -126,106 +171,33 @@ func New(opts Options, queue Queue, copies Copies) *Relay {
 func (r *Relay) Run(ctx context.Context) error {
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	var workers errgroup.Group
+	var workers, reaper sync.WaitGroup
 	finished := make(chan struct{}, r.opts.Workers)
-	start := func(d gateway.LeasedDelivery) {
-		workers.Go(func() error {
-			r.deliver(work, d)
+	start := func(d gateway.LeasedDelivery, lane destination) {
+		workers.Go(func() {
+			r.slots.done(lane, r.deliver(work, d, lane))
 			finished <- struct{}{}
-			return nil
 		})
 	}
-	r.dispatch(ctx, start, finished)
+	idle, stop := context.WithCancel(work)
+	reaper.Go(func() { r.pool.reap(idle) })
+	(&dispatcher{Relay: r, start: start, finished: finished}).run(ctx)
 
 	grace := time.AfterFunc(r.opts.Grace, func() { cut(errShutdown) })
 	defer grace.Stop()
-	return workers.Wait()
-}
-
-// dispatch leases deliveries and starts them, as many at a time as there are workers, until ctx ends.
-// Each started delivery sends to finished when it is done.
-func (r *Relay) dispatch(ctx context.Context, start func(gateway.LeasedDelivery), finished <-chan struct{}) {
-	busy, wake := 0, r.opts.Wake
-	for ctx.Err() == nil {
-		free := r.opts.Workers - busy
-		leased, err := r.queue.LeaseDeliveries(ctx, r.opts.Owner, free, r.opts.LeaseTTL)
-		if err != nil && ctx.Err() == nil {
-			r.log.Error("deliveries cannot be leased", "error", err)
-		}
-		for _, d := range leased {
-			start(d)
-		}
-		busy += len(leased)
-		pause := r.opts.Look
-		if err == nil && busy < r.opts.Workers {
-			pause = r.untilDue(ctx)
-		}
-		busy -= wait(ctx, &wake, pause, finished, busy == r.opts.Workers)
-	}
-}
-
-// wait returns when ctx has ended, or when it is time to lease again: after a wake-up or the pause, and if
-// the workers were all busy, when one of them is free. It returns how many have become free.
-func wait(ctx context.Context, wake *<-chan struct{}, pause time.Duration, finished <-chan struct{}, allBusy bool) int {
-	freed := 0
-	if allBusy {
-		select {
-		case <-ctx.Done():
-			return 0
-		case <-finished:
-			return 1 + drain(finished)
-		}
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return freed
-		case <-timer.C:
-			return freed + drain(finished)
-		case _, open := <-*wake:
-			if open {
-				return freed + drain(finished)
-			}
-			*wake = nil
-		case <-finished:
-			freed++
-		}
-	}
-}
-
-func drain(finished <-chan struct{}) int {
-	for n := 0; ; n++ {
-		select {
-		case <-finished:
-		default:
-			return n
-		}
-	}
-}
-
-// untilDue returns how long nothing will be due, as far as the queue knows.
-func (r *Relay) untilDue(ctx context.Context) time.Duration {
-	due, waiting, err := r.queue.NextDue(ctx)
-	if err == nil && !waiting {
-		return r.opts.Look
-	}
-	var now time.Time
-	if err == nil {
-		now, err = r.queue.Now(ctx)
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			r.log.Error("the queue's next time cannot be read", "error", err)
-		}
-		return r.opts.Look
-	}
-	return min(max(due.Sub(now), minPause), r.opts.Look)
+	workers.Wait()
+	stop()
+	reaper.Wait()
+	r.pool.close()
+	return nil
 }
 
 func withDefaults(o Options) Options {
-	o.Workers = max(cmp.Or(o.Workers, 10), 1)
+	o.Workers = max(cmp.Or(o.Workers, 100), 1)
+	o.HopConnections = max(cmp.Or(o.HopConnections, 20), 1)
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
 	o.LeaseTTL = cmp.Or(o.LeaseTTL, 2*time.Minute)
 	o.Grace = cmp.Or(o.Grace, 30*time.Second)
 	o.Look = cmp.Or(o.Look, 5*time.Second)

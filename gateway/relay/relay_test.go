@@ -23,7 +23,7 @@ func TestBacksOffUntilAccepted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	d := newDelivery(1, len(smallMail))
 	q := newQueue(d)
-	opts := Options{Metrics: registry, Rand: func() float64 { return 0.5 }}
+	opts := Options{Workers: 1, Metrics: registry, Rand: func() float64 { return 0.5 }}
 	r := run(t, opts, q, fakeCopies{d.Mail: text(smallMail)}, hopOf(org.Addr()))
 	for i := range 3 {
 		got := r.result(t)
@@ -41,7 +41,7 @@ func TestBacksOffUntilAccepted(t *testing.T) {
 	if n := len(org.Mails()); n != 1 {
 		t.Errorf("%d mails arrived", n)
 	}
-	want := map[string]float64{"deferred": 3, "accepted": 1, "sent": 1, "": 4 * float64(len(smallMail))}
+	want := map[string]float64{"deferred": 3, "accepted": 1, "sent": 1, "new": 1, "reused": 3, "": 4 * float64(len(smallMail))}
 	for label, value := range counters(t, registry) {
 		if value != want[label] && label != "lost" {
 			t.Errorf("counter %q is %v, want %v", label, value, want[label])

@@ -1,14 +1,14 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/textproto"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sealpost/gateway"
@@ -19,10 +19,12 @@ type stage string
 
 const (
 	stageOpen     stage = "open" // before a connection: the route, the copy
+	stageDNS      stage = "dns"
 	stageConnect  stage = "connect"
 	stageGreeting stage = "greeting"
 	stageHello    stage = "hello"
 	stageTLS      stage = "starttls"
+	stageAuth     stage = "auth"
 	stageMail     stage = "mail"
 	stageRcpt     stage = "rcpt"
 	stageData     stage = "data" // the command
@@ -47,7 +49,8 @@ var (
 
 // session is one SMTP connection to a next hop.
 type session struct {
-	conn     net.Conn // TLS once it has begun
+	raw      net.Conn
+	conn     net.Conn // bounds raw; TLS once it has begun
 	text     *textproto.Conn
 	timeouts Timeouts
 	ext      map[string]string // offered extensions: upper-cased keyword -> parameters
@@ -57,6 +60,40 @@ type session struct {
 	idle bool
 	code int // of the last reply
 	stop func() bool
+
+	dest   destination
+	host   string // name or address, without port
+	hop    string // host and port
+	mails  int    // transactions that were begun
+	dirty  bool   // a transaction was begun and not ended
+	parked time.Time
+}
+
+// bind lets the session end with ctx, until stop is called, which reports whether it has not yet.
+func (s *session) bind(ctx context.Context) {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.raw.Close()
+		close(closed)
+	})
+	s.stop = sync.OnceValue(func() bool {
+		stopped := stop()
+		if !stopped {
+			<-closed
+		}
+		return stopped
+	})
+}
+
+// stale reports whether err says no more than that a session which had been idle was not open any longer.
+func (s *session) stale(err error) bool {
+	var at *stageError
+	if !errors.As(err, &at) || at.at != stageMail {
+		return false
+	}
+	var said *textproto.Error
+	var never refusal
+	return !errors.As(err, &never) && (!errors.As(err, &said) || said.Code == 421)
 }
 
 // dialer opens sessions.
@@ -66,25 +103,31 @@ type dialer struct {
 	timeouts Timeouts
 }
 
-// open connects to hop, says hello and begins TLS where it is offered. The session ends with ctx.
-func (d dialer) open(ctx context.Context, hop gateway.NextHop) (*session, error) {
-	s, err := d.connect(ctx, hop, true)
-	if errors.Is(err, errTLS) && !hop.RequireTLS && ctx.Err() == nil {
-		return d.connect(ctx, hop, false)
+// open connects to address of the server host, says hello, begins TLS where it is offered, and logs in. The
+// session ends with ctx.
+func (d dialer) open(ctx context.Context, hop gateway.NextHop, host, address string) (*session, error) {
+	s, err := d.connect(ctx, hop, host, address, true)
+	if errors.Is(err, errTLS) && !mustTLS(hop) && ctx.Err() == nil {
+		return d.connect(ctx, hop, host, address, false)
 	}
 	return s, err
 }
 
-func (d dialer) connect(ctx context.Context, hop gateway.NextHop, useTLS bool) (*session, error) {
+// mustTLS reports whether nothing may be sent to hop in plaintext.
+func mustTLS(hop gateway.NextHop) bool {
+	return hop.ImplicitTLS || hop.TLS == gateway.TLSRequire || hop.TLS == gateway.TLSVerify
+}
+
+func (d dialer) connect(ctx context.Context, hop gateway.NextHop, host, address string, useTLS bool) (*session, error) {
 	dial := net.Dialer{Timeout: d.timeouts.Dial}
-	conn, err := dial.DialContext(ctx, "tcp", hopAddress(hop))
+	conn, err := dial.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port(hop)))))
 	if err != nil {
 		return nil, &stageError{stageConnect, err}
 	}
-	s := &session{timeouts: d.timeouts, conn: &boundConn{Conn: conn, block: d.timeouts.Block, left: maxReceived}}
+	s := &session{timeouts: d.timeouts, raw: conn, conn: &boundConn{Conn: conn, block: d.timeouts.Block, left: maxReceived}}
 	s.text = textproto.NewConn(s.conn)
-	s.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if err := s.begin(ctx, d, hop, useTLS); err != nil {
+	s.bind(ctx)
+	if err := s.begin(ctx, d, hop, host, useTLS); err != nil {
 		s.hangUp()
 		return nil, err
 	}
@@ -92,39 +135,54 @@ func (d dialer) connect(ctx context.Context, hop gateway.NextHop, useTLS bool) (
 }
 
 // begin leads the session to where MAIL may be sent.
-func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, useTLS bool) error {
+func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, host string, useTLS bool) error {
+	if hop.ImplicitTLS {
+		if err := s.startTLS(ctx, d.config(hop, host)); err != nil {
+			return err
+		}
+	}
 	if _, err := s.reply(stageGreeting, s.timeouts.Greeting, 2); err != nil {
 		return err
 	}
 	if err := s.hello(d.hostname); err != nil {
 		return err
 	}
+	if s.tls == "" {
+		if err := s.protect(ctx, d, hop, host, useTLS); err != nil {
+			return err
+		}
+	}
+	return s.authenticate(hop)
+}
+
+// protect begins TLS by STARTTLS (RFC 3207).
+func (s *session) protect(ctx context.Context, d dialer, hop gateway.NextHop, host string, useTLS bool) error {
 	_, offered := s.ext["STARTTLS"]
-	if !offered && hop.RequireTLS {
+	if !offered && mustTLS(hop) {
 		return &stageError{stageTLS, errNoTLS}
 	}
 	if !offered || !useTLS {
 		return nil
 	}
 	if _, err := s.command(stageTLS, s.timeouts.Hello, 2, "STARTTLS"); err != nil {
-		if s.idle && !hop.RequireTLS {
+		if s.idle && !mustTLS(hop) {
 			return nil // it changed its mind: go on in plaintext (RFC 3207 section 4.1)
 		}
 		return &stageError{stageTLS, errors.Join(errTLS, err)}
 	}
-	if err := s.startTLS(ctx, d.config(hop)); err != nil {
+	if err := s.startTLS(ctx, d.config(hop, host)); err != nil {
 		return err
 	}
 	return s.hello(d.hostname)
 }
 
-// config returns the TLS configuration for hop.
-func (d dialer) config(hop gateway.NextHop) *tls.Config {
+// config returns the TLS configuration for the server host of hop.
+func (d dialer) config(hop gateway.NextHop, host string) *tls.Config {
 	c := d.tls.Clone()
-	c.ServerName = hop.Host
+	c.ServerName = host
 	// Opportunistic TLS has no authenticated name to hold a certificate against, and its
-	// alternative is plaintext (RFC 7435). A route that requires TLS verifies.
-	c.InsecureSkipVerify = !hop.RequireTLS
+	// alternative is plaintext (RFC 7435). A route that wants it verified says so.
+	c.InsecureSkipVerify = hop.TLS != gateway.TLSVerify
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
 	return c
 }
@@ -202,9 +260,4 @@ func (s *session) hangUp() {
 	}
 	s.stop()
 	_ = s.conn.Close()
-}
-
-func hopAddress(hop gateway.NextHop) string {
-	port := cmp.Or(hop.Port, 25)
-	return net.JoinHostPort(strings.Trim(hop.Host, "[]"), fmt.Sprint(port))
 }

@@ -36,12 +36,42 @@ type Plan struct {
 	hosts  []*host
 	kept   int
 	sealed int
+	// dropped are the fields of the top header that do not go on, by where they begin.
+	dropped map[int64]bool
 }
 
 // NewPlan asks judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
 // gateway.Error; other errors are those of reading the source. The source must outlive the plan.
 func NewPlan(m *Message, judge Judge) (*Plan, error) {
-	p := &Plan{msg: m, whole: m.Ambiguity, fates: make(map[*part]fate)}
+	return newPlan(m, judge, m.Ambiguity)
+}
+
+// NewWholePlan seals the mail as one file, for a reason that is safe to log.
+func NewWholePlan(m *Message, reason string) (*Plan, error) {
+	return newPlan(m, nil, reason)
+}
+
+// Drop leaves out of the top header each field for which drop is true, given its lower-cased name and its
+// unfolded value, and returns how many. A mail that is sealed whole takes few fields along and needs no such care.
+func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
+	if p.whole != "" {
+		return 0, nil
+	}
+	all, err := p.topFields()
+	if err != nil {
+		return 0, err
+	}
+	p.dropped = map[int64]bool{}
+	for _, f := range all {
+		if drop(f.name, f.value()) {
+			p.dropped[f.start] = true
+		}
+	}
+	return len(p.dropped), nil
+}
+
+func newPlan(m *Message, judge Judge, whole string) (*Plan, error) {
+	p := &Plan{msg: m, whole: whole, fates: make(map[*part]fate)}
 	if p.whole == "" {
 		if err := p.judge(judge); err != nil {
 			return nil, err
@@ -231,4 +261,32 @@ func (p *Plan) isOverlong(q *part) (bool, error) {
 		return false, fmt.Errorf("measure a text: %w", err)
 	}
 	return count.characters > limit, nil
+}
+
+// Leaf is a part of the mail and what becomes of it.
+type Leaf struct {
+	Part   gateway.Part
+	Sealed bool
+}
+
+// Leaves returns what becomes of each part that is no multipart, in the mail's order.
+func (p *Plan) Leaves() []Leaf {
+	var leaves []Leaf
+	p.msg.root.walk(func(q *part) bool {
+		if !q.isMultipart() && !q.empty {
+			leaves = append(leaves, Leaf{Part: q.facts(), Sealed: p.whole != "" || p.leaves(q)})
+		}
+		return true
+	})
+	return leaves
+}
+
+// leaves reports whether q is sealed, by itself or with what it is in.
+func (p *Plan) leaves(q *part) bool {
+	for ; q != nil; q = q.parent {
+		if p.fates[q] != stays {
+			return true
+		}
+	}
+	return false
 }

@@ -97,7 +97,7 @@ func (p *Plan) writeSingle(m *meter, n *notice) error {
 		return err
 	}
 	for _, f := range all {
-		if f.isMIME() {
+		if f.isMIME() || p.dropped[f.start] {
 			continue
 		}
 		if _, err := m.Write(f.raw); err != nil {
@@ -117,6 +117,9 @@ func (p *Plan) writeWrapped(m *meter, n *notice, edits []edit, link string) erro
 	var inner strings.Builder
 	version := "MIME-Version: 1.0\r\n"
 	for _, f := range all {
+		if p.dropped[f.start] {
+			continue
+		}
 		if strings.HasPrefix(f.name, "content-") {
 			inner.Write(f.raw)
 			continue

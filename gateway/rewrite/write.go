@@ -66,7 +66,11 @@ func (p *Plan) about() kind {
 
 func (p *Plan) copyMail(m *meter, edits []edit) error {
 	root := p.msg.root
-	var head, body []edit
+	var body []edit
+	head, err := p.dropEdits()
+	if err != nil {
+		return err
+	}
 	for _, e := range edits {
 		if e.start < root.body {
 			head = append(head, e)
@@ -79,6 +83,24 @@ func (p *Plan) copyMail(m *meter, edits []edit) error {
 	}
 	m.inHeader = false
 	return apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, body)
+}
+
+// dropEdits remove the fields that do not go on.
+func (p *Plan) dropEdits() ([]edit, error) {
+	if len(p.dropped) == 0 {
+		return nil, nil
+	}
+	all, err := p.topFields()
+	if err != nil {
+		return nil, err
+	}
+	var edits []edit
+	for _, f := range all {
+		if p.dropped[f.start] {
+			edits = append(edits, remove(f.span))
+		}
+	}
+	return edits, nil
 }
 
 // writeParts writes a multipart without its sealed parts.

@@ -37,7 +37,9 @@ type conn struct {
 	hostname string
 	limits   Limits
 	metrics  *metrics
+	greeting bool          // the dialogue begins with one
 	done     chan struct{} // closed when go-smtp has closed the conn
+	tell     func(queueID string, heard bool)
 
 	in      *bufio.Reader
 	pending []byte // a command line that was read, and not handed out
@@ -63,6 +65,11 @@ type conn struct {
 	mute     bool // no more output
 	errors   int
 
+	meter     *meter
+	unsettled bool // the client has not yet shown that it heard of the mail queueID
+	queueID   string
+	unproven  int64 // what the client had sent when the 250 went out, in octets on the wire; 0: it has not yet gone
+
 	mu       sync.Mutex
 	draining bool
 	busy     bool // a mail is being received or accepted
@@ -70,12 +77,12 @@ type conn struct {
 
 var _ net.Conn = (*conn)(nil)
 
-// newConn makes the dialogue on nc. Within TLS, state describes it, and the greeting is not sent again.
-func (s *Server) newConn(nc net.Conn, client netip.Addr, state string) *conn {
+// newConn makes the dialogue on nc. Within TLS, state describes it; behind STARTTLS there is no greeting.
+func (s *Server) newConn(nc net.Conn, k *socket, state string, greeting bool) *conn {
 	c := &conn{
-		Conn: nc, client: client, tls: state,
+		Conn: nc, client: k.client, meter: k.meter, tls: state, greeting: greeting,
 		hostname: s.opts.Hostname, limits: s.opts.Limits, metrics: s.metrics,
-		done: make(chan struct{}),
+		done: make(chan struct{}), tell: s.opts.Handler.Settle,
 	}
 	c.in = bufio.NewReaderSize(readerFunc(c.receive), inputBuffer)
 	return c
@@ -195,6 +202,9 @@ func (c *conn) receive(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	switch {
 	case n > 0:
+		if c.meter.taken > c.unproven {
+			c.settle(true)
+		}
 		return n, nil // an error comes again
 	case err == nil:
 		return 0, nil

@@ -20,14 +20,14 @@ func TestCapabilities(t *testing.T) {
 	c := ts.dial(t, greeting)
 	c.send("EHLO client.test\r\n")
 	caps := c.capabilities()
-	for _, want := range []string{"PIPELINING", "SIZE 4194304", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"} {
+	for _, want := range []string{"PIPELINING", "DSN", "SIZE 4194304", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"} {
 		if !caps[want] {
 			t.Errorf("%s is not offered: %v", want, caps)
 		}
 	}
 	for have := range caps {
 		word, _, _ := strings.Cut(have, " ")
-		if slices.Contains([]string{"AUTH", "BINARYMIME", "DSN", "STARTTLS"}, word) {
+		if slices.Contains([]string{"AUTH", "BINARYMIME", "STARTTLS"}, word) {
 			t.Errorf("%s must not be offered", have)
 		}
 	}
@@ -71,7 +71,6 @@ func TestDialogues(t *testing.T) {
 		"cr in sender":         {">> MAIL FROM:<a\\r@sender.test>\\r\\n", "< 501 5.1.7 malformed address"},
 		"control in recipient": {from, fok, ">> RCPT TO:<a\\x00@example.com>\\r\\n", "< 501 5.1.3 malformed address"},
 		"binarymime":           {"> MAIL FROM:<a@sender.test> BODY=BINARYMIME", "< 504 5.5.4 BINARYMIME is not implemented"},
-		"dsn":                  {"> MAIL FROM:<a@sender.test> RET=FULL", "< 504 5.5.4 RET is not implemented"},
 		"vrfy tells nothing":   {"> VRFY support@example.com", "< 252 2.5.0 not verified; try RCPT", "> VRFY nobody@example.com", "< 252 2.5.0 not verified; try RCPT"},
 		"expn":                 {"> EXPN support", "< 502 5.5.1 EXPN command not implemented"},
 		"auth":                 {"> AUTH PLAIN AGEAYQ==", "< 504 5.7.4 Unsupported authentication mechanism"},
@@ -235,10 +234,11 @@ func TestLogsNameNoCorrespondent(t *testing.T) {
 		return "", gateway.Errorf(gateway.CodeRejected, nil, "policy")
 	}
 	c := ts.hello(t)
-	c.talk("> MAIL FROM:<marker-sender@sender.test>", "< 250 2.1.0 sender ok",
+	c.talk("> MAIL FROM:<marker-sender@sender.test> ENVID=marker-envid", "< 250 2.1.0 sender ok",
+		"> RCPT TO:<support@example.com> ORCPT=rfc822;marker-orcpt@example.com+", "< 501 5.5.4 Malformed ORCPT parameter value",
 		"> RCPT TO:<marker-unknown@example.com>", "< 550 5.1.1 no such mailbox here",
 		"> RCPT TO:<marker-foreign@other.test>", "< 550 5.7.1 relaying denied; this server takes mail for its own addresses only",
-		"> RCPT TO:<support@example.com>", "< 250 2.1.5 recipient ok", "> DATA", data354, "> Subject: marker-subject",
+		"> RCPT TO:<support@example.com> ORCPT=rfc822;marker-orcpt@example.com", "< 250 2.1.5 recipient ok", "> DATA", data354, "> Subject: marker-subject",
 		"> ", "> marker-body", "> .", "< 550 5.7.1 policy", "> marker-command", "< 501 5.5.2 Bad command")
 	c.send("EHLO marker-hello\r\n")
 	c.capabilities()

@@ -14,9 +14,19 @@
 //   - STARTTLS is carried out here: the first dialogue ends, and a second one, with no memory of the
 //     first, begins on the protected connection. Plaintext that was sent along behind STARTTLS ends the
 //     connection. All of the above holds under TLS too.
+//   - TLS from the first octet (RFC 8314) and the PROXY header of a load balancer are read by the
+//     connection's own goroutine, within a time limit, and have a place among the counted connections.
 //   - Time-outs and going down are answered here.
 //   - Replies are gathered until the client is waited for (RFC 2920), and they never repeat what the
 //     client sent.
+//
+// Recipients that cannot get one mail, since their routes differ in what becomes of it, are told to come in
+// a transaction of their own (452 4.5.3), which every client does by itself.
+//
+// Whether a client has heard the 250 to its mail is found out and told (Handler.Settle): only octets that
+// left it after the 250 went out prove it. A client that pipelines QUIT behind its mail has proved nothing.
+//
+// Of DSN (RFC 3461) the parameters are taken, checked and handed on; what is done about them is not ours.
 //
 // Commands may end with a bare LF, as the field accepts; only message text is strict. A mail that came by
 // BDAT need not end with CRLF; it is handed over as it came.

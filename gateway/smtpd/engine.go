@@ -36,6 +36,7 @@ func (s *Server) newEngine(config *tls.Config) *engine {
 	srv.MaxLineLength = maxCommandLine
 	srv.ReadTimeout = s.opts.Limits.CommandIdle // makes go-smtp call SetReadDeadline: see conn
 	srv.EnableSMTPUTF8 = true
+	srv.EnableDSN = true
 	srv.AllowInsecureAuth = true // AUTH is unknown here, rather than known with TLS only
 	srv.ErrorLog = errorLog{s.opts.Logger}
 	return &engine{smtp: srv, conns: make(chan *conn), over: make(chan struct{})}

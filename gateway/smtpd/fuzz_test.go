@@ -51,7 +51,7 @@ func FuzzSession(f *testing.F) {
 	f.Cleanup(func() { ts.stop(f) })
 
 	f.Fuzz(func(t *testing.T, input []byte, packet byte) {
-		ts.mails = nil
+		ts.mails, ts.safe, ts.settled = nil, nil, nil
 		input = append([]byte("EHLO client.test\r\n"), input...)
 		nc := &scriptConn{in: bytes.NewReader(input), packet: int(packet), closed: make(chan struct{})}
 		pipes <- nc

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,12 +23,14 @@ import (
 // patience is how long a test waits for what must come. No test measures it.
 const patience = 30 * time.Second
 
-type routerFunc func(string) (gateway.Route, error)
+type routerFunc func(mailFrom, address string) (gateway.Route, error)
 
-func (f routerFunc) Route(address string) (gateway.Route, error) { return f(address) }
+func (f routerFunc) Route(mailFrom, address string) (gateway.Route, error) {
+	return f(mailFrom, address)
+}
 
 // testRouter knows support@example.com, sales@example.com and postmaster.
-func testRouter(address string) (gateway.Route, error) {
+func testRouter(_, address string) (gateway.Route, error) {
 	folded := strings.ToLower(address)
 	switch {
 	case folded == "support@example.com", folded == "sales@example.com", folded == "postmaster":
@@ -61,11 +64,40 @@ type acceptedMail struct {
 type recorder struct {
 	accept func(context.Context, gateway.Envelope, gateway.Spooled) (string, error)
 
-	mu    sync.Mutex
-	mails []acceptedMail
+	mu      sync.Mutex
+	mails   []acceptedMail
+	safe    []string // the queue IDs that were returned
+	settled []string // those that were settled, with " heard" or " lost"
 }
 
 func (r *recorder) Accept(ctx context.Context, envelope gateway.Envelope, mail gateway.Spooled) (string, error) {
+	id, err := r.keep(ctx, envelope, mail)
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.safe = append(r.safe, id)
+	}
+	return id, err
+}
+
+func (r *recorder) Settle(queueID string, heard bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	word := " lost"
+	if heard {
+		word = " heard"
+	}
+	r.settled = append(r.settled, queueID+word)
+}
+
+// fates returns what Settle was told, in its order.
+func (r *recorder) fates() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.settled, ", ")
+}
+
+func (r *recorder) keep(ctx context.Context, envelope gateway.Envelope, mail gateway.Spooled) (string, error) {
 	if r.accept != nil {
 		if id, err := r.accept(ctx, envelope, mail); err != nil || id != "" {
 			return id, err
@@ -85,6 +117,18 @@ func (r *recorder) taken() []acceptedMail {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]acceptedMail(nil), r.mails...)
+}
+
+// settledIDs returns the sorted queue IDs that Settle was called for.
+func (r *recorder) settledIDs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := make([]string, 0, len(r.settled))
+	for _, s := range r.settled {
+		id, _, _ := strings.Cut(s, " ")
+		ids = append(ids, id)
+	}
+	return slices.Sorted(slices.Values(ids))
 }
 
 type lockedBuffer struct {
@@ -173,6 +217,9 @@ func (ts *testServer) stop(t testing.TB) {
 		}
 	case <-ctx.Done():
 		t.Error("Serve has not returned")
+	}
+	if safe := slices.Sorted(slices.Values(ts.safe)); !slices.Equal(safe, ts.settledIDs()) {
+		t.Errorf("mails %q were accepted, and settled: %q", safe, ts.fates())
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -60,18 +60,21 @@ func TestLoops(t *testing.T) {
 	}
 }
 
-// TestManyRecipients: beyond the limit the Router is not asked, and nothing is kept.
+// TestManyRecipients: beyond the limit the Router is not asked, and nothing is kept in memory.
 func TestManyRecipients(t *testing.T) {
-	const total = 10000
+	const total, most = 10000, 1 << 20
 	asked := 0
 	ts := startServer(t, func(o *Options) {
-		o.Router = routerFunc(func(address string) (gateway.Route, error) {
+		o.Router = routerFunc(func(from, address string) (gateway.Route, error) {
 			asked++
-			return testRouter(address)
+			return testRouter(from, address)
 		})
 	})
 	c := ts.hello(t)
 	c.talk("> MAIL FROM:<>", "< 250 2.1.0 sender ok")
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	go func() {
 		_, _ = c.Write([]byte(strings.Repeat("RCPT TO:<support@example.com>\r\n", total)))
 	}()
@@ -81,6 +84,11 @@ func TestManyRecipients(t *testing.T) {
 			want = "452 4.5.3 Maximum limit of 100 recipients reached"
 		}
 		c.expect(want)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > most {
+		t.Errorf("%d octets are kept of %d recipients", n, total)
 	}
 	c.talk("> DATA", data354, "> .", "< 250 2.0.0 accepted as ID1")
 	if n := len(ts.taken()[0].envelope.Recipients); n != 100 || asked != 100 {

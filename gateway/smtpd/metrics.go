@@ -21,7 +21,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealpost_smtp_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		connections: counter("connections_total", "SMTP connections by result: taken, denied, busy.", "result"),
+		connections: counter("connections_total", "SMTP connections by result: taken, denied, busy, proxy, shutdown.", "result"),
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sealpost_smtp_sessions", Help: "SMTP connections that are open now."}),
 		accepted: counter("mails_accepted_total", "Mails that were answered with 250, by use of TLS: yes, no.", "tls"),
@@ -30,7 +30,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		refused: counter("refused_total", "Mails, recipients and connections that were refused, by error code.", "code"),
 		replies: counter("error_replies_total", "Replies of the classes 4xx and 5xx, by reply code.", "reply"),
 		tlsFailures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sealpost_smtp_starttls_failures_total", Help: "STARTTLS commands that did not lead to TLS."}),
+			Name: "sealpost_smtp_tls_failures_total", Help: "STARTTLS commands and connections with implicit TLS that did not lead to TLS."}),
 	}
 	if registerer == nil {
 		return m, nil

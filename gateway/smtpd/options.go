@@ -18,8 +18,10 @@ type Router interface {
 	// Route returns the route for address, which is either a mailbox (RFC 5321 section 4.1.2, quoted
 	// where it must be) or "postmaster". It fails with gateway.CodeUnknownRecipient when the domain is
 	// ours and the address is not, and with gateway.CodeRelayDenied when the domain is not ours.
-	// Case and IDN are the Router's to canonicalise. It is called by many connections at once.
-	Route(address string) (gateway.Route, error)
+	// mailFrom is the return path, empty for the null sender: an address that takes bounces only is
+	// routed for no other. Case and IDN are the Router's to canonicalise. It is called by many
+	// connections at once.
+	Route(mailFrom, address string) (gateway.Route, error)
 }
 
 // Handler takes mails over.
@@ -32,6 +34,17 @@ type Handler interface {
 	// closes it after Accept has returned. ctx ends after Limits.Intake and with a hard stop; Accept
 	// must then return, for the server waits for it.
 	Accept(ctx context.Context, envelope gateway.Envelope, mail gateway.Spooled) (queueID string, err error)
+
+	// Settle tells whether the client has heard that a mail was accepted. It is called exactly once for
+	// each mail that Accept has taken over, with the queueID that it returned, and before Shutdown
+	// returns: with heard true as soon as the client has sent anything after the 250 went out, before
+	// that is carried out, or when it sends another whole mail in the same session; with heard false when
+	// the session ended without, be it that the connection was cut, timed out or was closed by us. Input
+	// that had come before the 250 proves nothing. It is called by many connections at once.
+	//
+	// Once is once: a client that has not heard will send the mail again, and by this the Handler knows
+	// such a repeat from an equal mail that is meant. The dialogue waits for Settle, so it must not take long.
+	Settle(queueID string, heard bool)
 }
 
 // Limits bound what clients may ask for. A field that is zero takes its value from DefaultLimits.
@@ -39,10 +52,13 @@ type Limits struct {
 	Recipients           int // of one transaction
 	Connections          int // at the same time
 	ConnectionsPerClient int // at the same time from one IPv4 address or IPv6 /64; 0 means no such limit
-	ReceivedFields       int // more of them in a header section are a loop
-	Errors               int // 5xx replies since the last accepted mail; one more ends the connection
+	// MailsPerClient may be accepted in a minute from one IPv4 address or IPv6 /64, as many of them at
+	// once; beyond that MAIL is answered 451 until a part of the minute has gone by. 0 means no such limit.
+	MailsPerClient int
+	ReceivedFields int // more of them in a header section are a loop
+	Errors         int // 5xx replies since the last accepted mail; one more ends the connection
 
-	CommandIdle time.Duration // from a reply to the whole of the next command
+	CommandIdle time.Duration // from a reply to the whole of the next command; bounds TLS handshakes too
 	DataIdle    time.Duration // between two reads of message text
 	DataTotal   time.Duration // from DATA or the first BDAT to the end of the text
 	Intake      time.Duration // from the end of the text to the reply
@@ -90,19 +106,26 @@ func (l Limits) withDefaults() Limits {
 // Options are what a Server needs. Hostname, MaxMessageSize, Router, NewSpooled and Handler are required.
 type Options struct {
 	Hostname string // our name in the greeting
-	// TLS offers STARTTLS when it is not nil. A lower MinVersion than TLS 1.2 is raised.
+	// TLS offers STARTTLS when it is not nil, and ServeTLS needs it. A lower MinVersion than TLS 1.2 is
+	// raised. Its GetCertificate is asked in every full handshake: what it returns may change at any time.
 	TLS            *tls.Config
 	MaxMessageSize int64 // in octets, as the mail is after dots were unstuffed
 	Limits         Limits
 	// AllowFrom are the only clients that may connect; empty lets everyone connect.
 	AllowFrom []netip.Prefix
-	// TrustedRelays are mail servers in front of us: ConnectionsPerClient does not apply to them.
+	// TrustedRelays are mail servers in front of us: neither ConnectionsPerClient nor MailsPerClient
+	// applies to them, and Envelope.TrustedRelay tells the Handler.
 	TrustedRelays []netip.Prefix
-	Router        Router
-	NewSpooled    func() (gateway.Spooled, error)
-	Handler       Handler
-	Logger        *slog.Logger          // nil discards
-	Metrics       prometheus.Registerer // nil registers nothing
+	// ProxyFrom are load balancers. A connection from them must begin with a header of the PROXY
+	// protocol, version 1 or 2, and its source is the client in every respect; one with LOCAL or UNKNOWN
+	// is the balancer's own, as for a health check, and counts as one of a client at its address. From
+	// anywhere else such a header is a bad command.
+	ProxyFrom  []netip.Prefix
+	Router     Router
+	NewSpooled func() (gateway.Spooled, error)
+	Handler    Handler
+	Logger     *slog.Logger          // nil discards
+	Metrics    prometheus.Registerer // nil registers nothing
 }
 
 func (o Options) withDefaults() (Options, error) {

@@ -76,7 +76,7 @@ func (c *conn) introduce() {
 	switch {
 	case !c.greeted:
 		c.greeted = true
-		if c.tls == "" {
+		if c.greeting {
 			c.answer("220 %s ESMTP Service Ready", c.hostname)
 		}
 	case c.in.Buffered() > 0:
@@ -148,6 +148,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 || c.mute {
 		return nil
 	}
+	c.mark()
 	err := c.SetWriteDeadline(time.Now().Add(c.limits.CommandIdle))
 	if err == nil {
 		_, err = c.Conn.Write(c.out)

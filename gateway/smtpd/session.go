@@ -41,22 +41,40 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if s.begun {
 		return reply(503, 5, 5, 1, "nested MAIL command")
 	}
+	trusted := contains(s.server.opts.TrustedRelays, s.conn.client)
+	if !trusted && !s.server.rates.allow(clientKey(s.conn.client)) {
+		return s.tooFast()
+	}
 	if from != "" {
 		var err error
 		if from, err = mailbox(from, opts.UTF8, smtp.EnhancedCode{5, 1, 7}); err != nil {
 			return err
 		}
 	}
+	envelopeID, err := envelopeID(opts.EnvelopeID)
+	if err != nil {
+		return err
+	}
 	s.begun = true
 	s.envelope = gateway.Envelope{
-		MailFrom: from,
-		Client:   s.conn.client,
-		Hello:    helloName(s.smtp.Hostname()),
-		Protocol: protocol(s.conn.esmtp, s.conn.tls != "", opts.UTF8),
-		TLS:      s.conn.tls,
-		UTF8:     opts.UTF8,
+		MailFrom:     from,
+		Client:       s.conn.client,
+		TrustedRelay: trusted,
+		Hello:        helloName(s.smtp.Hostname()),
+		Protocol:     protocol(s.conn.esmtp, s.conn.tls != "", opts.UTF8),
+		TLS:          s.conn.tls,
+		UTF8:         opts.UTF8,
+		Return:       string(opts.Return),
+		EnvelopeID:   envelopeID,
 	}
 	return nil
+}
+
+// tooFast refuses a client that has sent too many mails in the last minute.
+func (s *session) tooFast() error {
+	s.server.metrics.refused.WithLabelValues(string(gateway.CodeBusy)).Inc()
+	s.server.opts.Logger.Info("too many mails from one client", "code", string(gateway.CodeBusy), "client", s.conn.client)
+	return reply(451, 4, 7, 1, "too many mails from your address; try again later")
 }
 
 // protocol is the "with" keyword of a Received field (RFC 3848, RFC 6531 section 4.3).
@@ -75,7 +93,7 @@ func protocol(esmtp, tls, utf8 bool) string {
 }
 
 // Rcpt adds a recipient, if there is a route for it.
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	if s.conn.bare {
 		to = postmaster
 	} else {
@@ -84,18 +102,29 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 			return err
 		}
 	}
-	route, err := s.server.opts.Router.Route(to)
+	dsn, err := dsnRequest(opts)
 	if err != nil {
-		code := codeOf(err)
-		if s.refused == nil {
-			s.refused = make(map[gateway.Code]int)
-		}
-		s.refused[code]++
-		s.server.metrics.refused.WithLabelValues(string(code)).Inc()
-		return replyFor(code)
+		return err
 	}
-	s.envelope.Recipients = append(s.envelope.Recipients, gateway.Recipient{Address: to, Route: route})
+	route, err := s.server.opts.Router.Route(s.envelope.MailFrom, to)
+	if err != nil {
+		return s.refuseRecipient(replyFor(codeOf(err)), codeOf(err))
+	}
+	if given := s.envelope.Recipients; len(given) > 0 && !given[0].Route.Shares(route) {
+		return s.refuseRecipient(reply(452, 4, 5, 3, "this recipient needs a transaction of its own"), gateway.CodeTooManyRecipients)
+	}
+	s.envelope.Recipients = append(s.envelope.Recipients, gateway.Recipient{Address: to, Route: route, DSN: dsn})
 	return nil
+}
+
+// refuseRecipient keeps the books of a recipient that was refused with that answer.
+func (s *session) refuseRecipient(answer error, code gateway.Code) error {
+	if s.refused == nil {
+		s.refused = make(map[gateway.Code]int)
+	}
+	s.refused[code]++
+	s.server.metrics.refused.WithLabelValues(string(code)).Inc()
+	return answer
 }
 
 // Reset ends the transaction.
@@ -131,10 +160,12 @@ func (s *session) Data(io.Reader) error {
 	}
 	ctx, cancel := context.WithTimeout(s.server.intake(), s.server.opts.Limits.Intake)
 	defer cancel()
+	s.conn.settle(true) // who sends a second mail does not wait for word of the first
 	id, err := s.server.opts.Handler.Accept(ctx, envelope, mail)
 	if err != nil {
 		return s.refuse(envelope, size, err)
 	}
+	s.conn.await(id)
 	s.accepted(envelope, size)
 	return reply(250, 2, 0, 0, acceptedText+printable(id))
 }
@@ -238,6 +269,9 @@ func (s *session) accepted(envelope gateway.Envelope, size int64) {
 	}
 	s.server.metrics.accepted.WithLabelValues(secured).Inc()
 	s.server.metrics.octets.Add(float64(size))
+	if !envelope.TrustedRelay {
+		s.server.rates.count(clientKey(envelope.Client))
+	}
 }
 
 // forget closes the spool. The mail is accepted or refused by then; that stands.

@@ -117,7 +117,15 @@ func TestChunks(t *testing.T) {
 		"malformed size":    {[]string{mail, fok, rok, `>> BDAT 99999999999999999999 LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
 		"negative size":     {[]string{mail, fok, rok, `>> BDAT -1 LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
 		"malformed keyword": {[]string{mail, fok, rok, `>> BDAT 6 LOST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
-		"tab for a space":   {[]string{mail, fok, rok, `>> BDAT\t6 LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
+		"no number":         {[]string{mail, fok, rok, `>> BDAT six LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
+		"no size":           {[]string{mail, fok, rok, `>> BDAT LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
+		"size behind":       {[]string{mail, fok, rok, `>> BDAT LAST 0\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
+		"nothing":           {[]string{mail, fok, rok, `>> BDAT\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
+		"after a mail": {[]string{mail, fok, rok, `>> BDAT 1 LAST\r\nx`, "< 250 2.0.0 accepted as ID1", `>> BDAT 6 LAST\r\nNOOP\r\n`,
+			"< 503 5.5.1 Missing RCPT TO command.", "> NOOP", "< 250 2.0.0 ok"}, []string{"x"}},
+		"without a recipient that was accepted": {[]string{`>> MAIL FROM:<>\r\nRCPT TO:<x@example.com>\r\nBDAT 6 LAST\r\nNOOP\r\n`, fok,
+			"< 550 5.1.1 no such mailbox here", "< 503 5.5.1 Missing RCPT TO command.", "> NOOP", "< 250 2.0.0 ok"}, nil},
+		"tab for a space": {[]string{mail, fok, rok, `>> BDAT\t6 LAST\r\nNOOP\r\n`, "< 501 5.5.4 mx.test malformed BDAT command; closing", "closed"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ts := startServer(t, nil)

@@ -85,10 +85,10 @@ func TestStartTLSInjection(t *testing.T) {
 	c.talk(`>> STARTTLS\r\nEHLO evil.test\r\nMAIL FROM:<evil@sender.test>\r\nRCPT TO:<support@example.com>\r\nBDAT 1 LAST\r\nx`,
 		"< 554 5.5.1 mx.test plaintext behind STARTTLS; closing", "closed")
 	ts.stop(t)
-	if n := ts.counter(t, "sealpost_smtp_starttls_failures_total", ""); n != 1 {
+	if n := ts.counter(t, "sealpost_smtp_tls_failures_total", ""); n != 1 {
 		t.Errorf("%v failures were counted", n)
 	}
-	if len(ts.taken()) != 0 || !strings.Contains(ts.log.String(), "STARTTLS failed") {
+	if len(ts.taken()) != 0 || !strings.Contains(ts.log.String(), "TLS failed") {
 		t.Errorf("%d mails; log: %s", len(ts.taken()), ts.log.String())
 	}
 }
@@ -101,6 +101,18 @@ func TestStartTLSForgets(t *testing.T) {
 	secured := newClient(t, tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true}))
 	secured.talk("> DATA", "< 503 5.5.1 Missing RCPT TO command.",
 		"> MAIL FROM:<alice@sender.test>", "< 503 5.5.1 Please introduce yourself first.")
+}
+
+// TestPipeliningAcrossStartTLS: what was sent in one packet with STARTTLS, before it, is answered and forgotten.
+func TestPipeliningAcrossStartTLS(t *testing.T) {
+	ts := startServer(t, withTLS)
+	c := ts.hello(t)
+	c.talk(`>> MAIL FROM:<evil@sender.test>\r\nRCPT TO:<support@example.com>\r\nSTARTTLS\r\n`,
+		"< 250 2.1.0 sender ok", "< 250 2.1.5 recipient ok", "< 220 2.0.0 mx.test ready to start TLS")
+	secured := newClient(t, tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true}))
+	secured.send("EHLO secured.test\r\n")
+	secured.capabilities()
+	secured.talk("> DATA", "< 503 5.5.1 Missing RCPT TO command.", "> RCPT TO:<support@example.com>", "< 503 5.5.1 Missing MAIL FROM command.")
 }
 
 func TestStartTLSFailures(t *testing.T) {
@@ -121,7 +133,7 @@ func TestStartTLSFailures(t *testing.T) {
 			fail(c)
 			_ = c.Close()
 			ts.stop(t)
-			if !strings.Contains(ts.log.String(), "STARTTLS failed") {
+			if !strings.Contains(ts.log.String(), "TLS failed") {
 				t.Errorf("log: %s", ts.log.String())
 			}
 		})

@@ -1,9 +1,11 @@
 // Package sftest is a stand-in for a Salesforce org in tests and in the demo: it shows what Salesforce would
-// receive. So far it is the mail half: an SMTP server that takes mail for any address and keeps it, or only
-// its digest or size, and that can be told to fail in the ways real servers do.
+// receive, and what it would make of it. It is the mail half of an org: an SMTP server that takes mail and
+// keeps it, or only its digest or size, and that can be told to fail in the ways real servers do.
 //
-// It stands for the way in only. It makes no Cases and knows none of the limits and rules of Email-to-Case:
-// that it accepts a mail does not say that an org would. It is a leaf and uses nothing of the gateway.
+// With Options.EmailToCase it then follows the documented rules of Email-to-Case: Cases and their mails,
+// threading, the limits and what happens beyond them, the accept list, the loop rule. All of that comes after
+// the 250, so that a 250 does not prove a Case. Without it, that it accepts a mail does not say that an org
+// would. What is not documented is decided as a comment says. It is a leaf and uses nothing of the gateway.
 package sftest
 
 import (
@@ -59,6 +61,8 @@ type Options struct {
 	Without8BITMIME bool
 	// WithoutSMTPUTF8 leaves the extension out and refuses its parameter.
 	WithoutSMTPUTF8 bool
+	// EmailToCase makes Cases of the accepted mails; nil: they are only kept.
+	EmailToCase *EmailToCase
 }
 
 // Mail is one accepted mail.
@@ -82,6 +86,7 @@ type Org struct {
 	opts     Options
 	server   *smtp.Server
 	listener *listener
+	desk     *caseDesk // nil without Email-to-Case
 	closing  chan struct{}
 	served   chan error
 	detach   func() bool // from Start's context
@@ -99,6 +104,9 @@ type Org struct {
 func Start(ctx context.Context, opts Options) (*Org, error) {
 	if opts.Without8BITMIME && opts.TLS != nil {
 		return nil, errors.New("without 8BITMIME there is no TLS")
+	}
+	if opts.EmailToCase != nil && opts.Mode != Whole {
+		return nil, errors.New("Email-to-Case needs the whole mail")
 	}
 	if opts.Addr == "" {
 		opts.Addr = "127.0.0.1:0"
@@ -120,6 +128,9 @@ func Start(ctx context.Context, opts Options) (*Org, error) {
 		closing:  make(chan struct{}),
 		served:   make(chan error, 1),
 		arrived:  make(chan struct{}),
+	}
+	if opts.EmailToCase != nil {
+		o.desk = newCaseDesk(ctx, *opts.EmailToCase, opts.Hostname)
 	}
 	o.server = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return &session{org: o, conn: c}, nil
@@ -184,9 +195,19 @@ func (o *Org) shut(ctx context.Context) error {
 		if serveErr := <-o.served; serveErr != nil && !errors.Is(serveErr, net.ErrClosed) {
 			err = errors.Join(err, serveErr)
 		}
+		if o.desk != nil {
+			o.desk.close()
+		}
 		o.closed = err
 	})
 	return o.closed
+}
+
+func (o *Org) known(address string) bool {
+	if o.opts.EmailToCase != nil {
+		return o.opts.EmailToCase.known(address)
+	}
+	return len(o.opts.Recipients) == 0 || contains(o.opts.Recipients, address)
 }
 
 // verdict decides what becomes of a mail that has come in whole, and keeps it if it is accepted.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -21,10 +19,20 @@ type session struct {
 	org  *Org
 	conn *smtp.Conn
 	mail Mail
+	// accepted is a mail that Email-to-Case has yet to get: go-smtp calls Reset once its reply is written,
+	// also if the connection is gone.
+	accepted *Mail
 }
 
-func (s *session) Reset()        { s.mail = Mail{} }
 func (s *session) Logout() error { return nil }
+
+func (s *session) Reset() {
+	s.mail = Mail{}
+	if s.accepted != nil {
+		s.org.desk.hand(*s.accepted)
+		s.accepted = nil
+	}
+}
 
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	_, secure := s.conn.TLSConnectionState()
@@ -42,8 +50,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if code := s.org.opts.RefuseRcpt; code != 0 {
 		return reply(code, 1, 1, "mailbox refused for <"+to+">")
 	}
-	known := func(address string) bool { return strings.EqualFold(address, to) }
-	if list := s.org.opts.Recipients; len(list) > 0 && !slices.ContainsFunc(list, known) {
+	if !s.org.known(to) {
 		return reply(550, 1, 1, "no such address <"+to+">")
 	}
 	s.mail.To = append(s.mail.To, to)
@@ -84,6 +91,9 @@ func (s *session) end(m Mail) error {
 	fail, drop := s.org.verdict(m)
 	if fail {
 		return reply(s.org.opts.FailCode, 3, 0, "told to fail")
+	}
+	if s.org.desk != nil {
+		s.accepted = &m
 	}
 	if s.org.opts.OnMail != nil {
 		s.org.opts.OnMail(m)

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	auditColumns = `id, at, principal_kind, principal_id, action, package_id, delivery_id, agent_id, object, client, outcome`
+	auditColumns = `id, at, principal_kind, principal_id, action, package_id, delivery_id, agent_id, object, client, outcome, name, reason`
 
-	qInsertAudit = `INSERT INTO audit_events (` + auditColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+	qInsertAudit = `INSERT INTO audit_events (` + auditColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	qAudit       = `SELECT ` + auditColumns + ` FROM audit_events ORDER BY at DESC, id LIMIT $1`
 	qAuditOf     = `SELECT ` + auditColumns + ` FROM audit_events WHERE package_id = $1 ORDER BY at DESC, id LIMIT $2`
 )
@@ -29,12 +29,20 @@ func (s *Store) audit(ctx context.Context, tx *transaction, e gateway.AuditEvent
 	if err != nil {
 		return err
 	}
+	name, err := s.wrap("audit_events", "name", id, e.Principal.Name)
+	if err != nil {
+		return err
+	}
+	reason, err := s.wrap("audit_events", "reason", id, e.Reason)
+	if err != nil {
+		return err
+	}
 	var pkg any
 	if e.Package != nil {
 		pkg = e.Package.String()
 	}
 	_, err = tx.exec(ctx, qInsertAudit, id, micros(e.At), string(e.Principal.Kind), e.Principal.ID, string(e.Action),
-		pkg, e.Delivery, e.Agent, e.Object, client, e.Outcome)
+		pkg, e.Delivery, e.Agent, e.Object, client, e.Outcome, name, reason)
 	return err
 }
 
@@ -54,9 +62,9 @@ func (s *Store) scanAudit(row scanner) (gateway.AuditEvent, error) {
 	var id string
 	var at int64
 	var pkg *string
-	var client []byte
+	var client, name, reason []byte
 	err := row.Scan(&id, &at, &e.Principal.Kind, &e.Principal.ID, &e.Action, &pkg, &e.Delivery, &e.Agent, &e.Object,
-		&client, &e.Outcome)
+		&client, &e.Outcome, &name, &reason)
 	if err != nil {
 		return e, err
 	}
@@ -68,7 +76,13 @@ func (s *Store) scanAudit(row scanner) (gateway.AuditEvent, error) {
 		}
 		e.Package = &parsed
 	}
-	e.Client, err = s.unwrap("audit_events", "client", id, client)
+	if e.Client, err = s.unwrap("audit_events", "client", id, client); err != nil {
+		return e, err
+	}
+	if e.Principal.Name, err = s.unwrap("audit_events", "name", id, name); err != nil {
+		return e, err
+	}
+	e.Reason, err = s.unwrap("audit_events", "reason", id, reason)
 	return e, err
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	deliveryColumns = `id, mail_id, state, route, forward_to, created, since, attempts, next_attempt, last_code, last_reply`
+	deliveryColumns = `id, mail_id, state, route, forward_to, created, since, attempts, next_attempt, last_code, last_reply,
+		recipient, notify, original_recipient, told, untold, reason`
 
 	qGetDelivery  = `SELECT ` + deliveryColumns + ` FROM deliveries WHERE id = $1`
 	qListAttempts = `SELECT number, started, ended, hop, event, code, reply, tls FROM attempts
@@ -20,11 +21,9 @@ const (
 	qCount       = `SELECT state, COUNT(*) FROM deliveries GROUP BY state`
 	qEventTarget = `SELECT d.mail_id, d.state, d.await_case, m.queue_day IS NOT NULL
 		FROM deliveries d JOIN mails m ON m.id = d.mail_id WHERE d.id = $1`
-	qMove        = `UPDATE deliveries SET state = $2, next_attempt = $3, since = $3 WHERE id = $1`
+	qMove        = `UPDATE deliveries SET state = $2, next_attempt = $3, since = $3, reason = $4 WHERE id = $1`
 	qWindowsOver = `SELECT id, mail_id FROM deliveries
 		WHERE state = 'sent' AND await_case = 1 AND sent_at < $1 ORDER BY sent_at LIMIT $2`
-	qMail = `SELECT created, size, message_id, mail_from, queue_day IS NOT NULL,
-		EXISTS (SELECT 1 FROM packages p WHERE p.id = mails.id) FROM mails WHERE id = $1`
 	qAddresses = `SELECT role, position, address FROM addresses WHERE owner_id = $1 ORDER BY position`
 )
 
@@ -34,29 +33,58 @@ const (
 	windowBatch = 200
 )
 
-// scanDelivery scans the deliveryColumns, and what follows them. It also returns the wrapped last reply.
-func scanDelivery(row scanner, more ...any) (gateway.Delivery, []byte, error) {
-	var d gateway.Delivery
+// wrappedDelivery is a delivery as it is in the database.
+type wrappedDelivery struct {
+	gateway.Delivery
+	lastReply, recipient, original, reason []byte
+}
+
+// scanDelivery scans the deliveryColumns, and what follows them.
+func scanDelivery(row scanner, more ...any) (wrappedDelivery, error) {
+	var d wrappedDelivery
 	var mail string
 	var created, since, next int64
-	var reply []byte
-	into := []any{&d.ID, &mail, &d.State, &d.Route, &d.ForwardTo, &created, &since, &d.Attempts, &next, &d.LastCode, &reply}
+	into := []any{&d.ID, &mail, &d.State, &d.Route, &d.ForwardTo, &created, &since, &d.Attempts, &next, &d.LastCode, &d.lastReply,
+		&d.recipient, &d.DSN.Notify, &d.original, &d.Told, &d.Untold, &d.reason}
 	if err := row.Scan(append(into, more...)...); err != nil {
-		return d, nil, err
+		return d, err
 	}
 	var err error
 	d.Mail, err = gateway.ParsePackageID(mail)
 	d.Created, d.Since, d.NextAttempt = fromMicros(created), fromMicros(since), fromMicros(next)
-	return d, reply, err
+	return d, err
+}
+
+// openDelivery unwraps what a delivery holds.
+func (s *Store) openDelivery(d wrappedDelivery) (gateway.Delivery, error) {
+	var recipient gateway.Secret
+	for _, field := range []struct {
+		column  string
+		wrapped []byte
+		into    *gateway.Secret
+	}{
+		{"last_reply", d.lastReply, &d.LastReply},
+		{"recipient", d.recipient, &recipient},
+		{"original_recipient", d.original, &d.DSN.OriginalRecipient},
+		{"reason", d.reason, &d.Reason},
+	} {
+		var err error
+		if *field.into, err = s.unwrap("deliveries", field.column, d.ID, field.wrapped); err != nil {
+			return d.Delivery, err
+		}
+	}
+	if !recipient.IsZero() {
+		d.ForwardTo = recipient.Reveal()
+	}
+	return d.Delivery, nil
 }
 
 func (s *Store) scanOpenDelivery(row scanner) (gateway.Delivery, error) {
-	d, reply, err := scanDelivery(row)
+	d, err := scanDelivery(row)
 	if err != nil {
-		return d, err
+		return d.Delivery, err
 	}
-	d.LastReply, err = s.unwrap("deliveries", "last_reply", d.ID, reply)
-	return d, err
+	return s.openDelivery(d)
 }
 
 // DeliveryFilter says which deliveries to list. Zero fields do not restrict.
@@ -136,50 +164,6 @@ func (s *Store) CountDeliveries(ctx context.Context) (map[gateway.DeliveryState]
 	return counts, s.failure(ctx, "count deliveries", err)
 }
 
-// Mail is what is known of an accepted mail, apart from its package.
-type Mail struct {
-	ID         gateway.PackageID
-	Created    time.Time
-	Size       int64 // of the mail as it is delivered, in bytes
-	MessageID  gateway.Secret
-	Sender     gateway.Secret // zero for the null sender
-	Recipients []gateway.Secret
-	HasPackage bool
-	HasCopy    bool // it could be delivered (again)
-}
-
-// Mail returns what is known of a mail. CodeNotFound.
-func (s *Store) Mail(ctx context.Context, id gateway.PackageID) (Mail, error) {
-	m := Mail{ID: id}
-	var created int64
-	var messageID, mailFrom []byte
-	err := s.row(ctx, qMail, id.String()).Scan(&created, &m.Size, &messageID, &mailFrom, &m.HasCopy, &m.HasPackage)
-	if err != nil {
-		return m, s.failure(ctx, "read a mail", orNotFound(err, "mail"))
-	}
-	m.Created = fromMicros(created)
-	if m.MessageID, err = s.unwrap("mails", "message_id", id.String(), messageID); err != nil {
-		return m, s.failure(ctx, "read a mail", err)
-	}
-	rows, err := s.query(ctx, qAddresses, id.String())
-	_, err = collect(rows, err, func(row scanner) (struct{}, error) {
-		var role string
-		var position int
-		var wrapped []byte
-		if err := row.Scan(&role, &position, &wrapped); err != nil {
-			return struct{}{}, err
-		}
-		address, err := s.unwrap("addresses", "address", addressRow(id.String(), role, position), wrapped)
-		if role == roleSender {
-			m.Sender = address
-		} else {
-			m.Recipients = append(m.Recipients, address)
-		}
-		return struct{}{}, err
-	})
-	return m, s.failure(ctx, "read the correspondents of a mail", err)
-}
-
 // appliable reports whether an event may come from outside of an attempt.
 func appliable(event gateway.DeliveryEvent) bool {
 	switch event {
@@ -191,25 +175,28 @@ func appliable(event gateway.DeliveryEvent) bool {
 }
 
 // ApplyEvent moves a delivery by an event that does not come from an attempt, and writes the audit event of the
-// same name; if it is pending then, it is due at once. Only an admin may drop: CodeForbidden. CodeNotFound if
-// there is no such delivery; CodeConflict if the event means nothing in its state, or if it would have to be
+// same name; if it is pending then, it is due at once. reason is kept with a delivery that is held or dropped.
+// Only an admin may drop: CodeForbidden; and says who and why: CodeInvalid. CodeNotFound if there is no such delivery; CodeConflict if the event means nothing in its state, or if it would have to be
 // sent but its copy is gone.
-func (s *Store) ApplyEvent(ctx context.Context, delivery string, event gateway.DeliveryEvent, by gateway.Principal) error {
+func (s *Store) ApplyEvent(ctx context.Context, delivery string, event gateway.DeliveryEvent, by gateway.Principal, reason gateway.Secret) error {
 	if !appliable(event) {
 		return gateway.Errorf(gateway.CodeConflict, nil, "%q is not to be applied by hand", event)
 	}
 	if event == gateway.EventDrop && by.Kind != gateway.PrincipalAdmin {
 		return gateway.Errorf(gateway.CodeForbidden, nil, "only an admin may drop a delivery")
 	}
+	if event == gateway.EventDrop && (by.Name.IsZero() || reason.IsZero()) {
+		return gateway.Errorf(gateway.CodeInvalid, nil, "who drops a delivery must say their name and why")
+	}
 	var state gateway.DeliveryState
 	err := s.update(ctx, "apply an event to a delivery", func(tx *transaction) error {
-		mail, next, err := s.moved(ctx, tx, delivery, event)
+		mail, next, err := s.moved(ctx, tx, delivery, event, reason)
 		if err != nil {
 			return err
 		}
 		state = next
 		return s.audit(ctx, tx, gateway.AuditEvent{
-			Principal: by, Action: gateway.AuditAction(event), Package: &mail, Delivery: delivery, Outcome: "ok",
+			Principal: by, Action: gateway.AuditAction(event), Package: &mail, Delivery: delivery, Reason: reason, Outcome: "ok",
 		})
 	})
 	if err == nil && state == gateway.Pending {
@@ -219,7 +206,7 @@ func (s *Store) ApplyEvent(ctx context.Context, delivery string, event gateway.D
 }
 
 // moved moves a delivery by an event. It returns its mail and its new state.
-func (s *Store) moved(ctx context.Context, tx *transaction, delivery string, event gateway.DeliveryEvent) (
+func (s *Store) moved(ctx context.Context, tx *transaction, delivery string, event gateway.DeliveryEvent, reason gateway.Secret) (
 	mail gateway.PackageID, state gateway.DeliveryState, err error,
 ) {
 	var mailID string
@@ -241,7 +228,14 @@ func (s *Store) moved(ctx context.Context, tx *transaction, delivery string, eve
 	if keeps && !hasCopy {
 		return mail, state, gateway.Errorf(gateway.CodeConflict, nil, "the mail's copy has been erased")
 	}
-	if _, err := tx.exec(ctx, qMove, delivery, string(state), micros(tx.now)); err != nil || keeps {
+	if state != gateway.Held && state != gateway.Dropped {
+		reason = gateway.Secret{}
+	}
+	wrapped, err := s.wrap("deliveries", "reason", delivery, reason)
+	if err != nil {
+		return mail, state, err
+	}
+	if _, err := tx.exec(ctx, qMove, delivery, string(state), micros(tx.now), wrapped); err != nil || keeps {
 		return mail, state, err
 	}
 	return mail, state, tx.eraseCopyUnlessKept(ctx, mailID)
@@ -262,7 +256,7 @@ func (s *Store) EndReplayWindows(ctx context.Context, before time.Time) (int, er
 				return err
 			}
 			for _, pair := range over {
-				if _, _, err := s.moved(ctx, tx, pair[0], gateway.EventWindowOver); err != nil {
+				if _, _, err := s.moved(ctx, tx, pair[0], gateway.EventWindowOver, gateway.Secret{}); err != nil {
 					return err
 				}
 			}

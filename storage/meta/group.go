@@ -125,12 +125,28 @@ func (s *Store) commitJobs(ctx context.Context, jobs []*job) error {
 	}
 	defer func() { _ = sqlTx.Rollback() }() // of a panic; else it is over by then
 	tx := &transaction{Tx: sqlTx, stmts: s.writeStmts, now: now}
+	settled := s.settle.take()
+	if err := tx.runAll(ctx, settled, jobs); err != nil {
+		s.settle.giveBack(settled)
+		return err
+	}
+	if err := sqlTx.Commit(); err != nil {
+		s.settle.giveBack(settled)
+		return err
+	}
+	return nil
+}
+
+func (tx *transaction) runAll(ctx context.Context, settled []settlement, jobs []*job) error {
+	if err := tx.applySettlements(ctx, settled); err != nil {
+		return err
+	}
 	for _, j := range jobs {
 		if err := tx.try(ctx, j); err != nil {
 			return err
 		}
 	}
-	return sqlTx.Commit()
+	return nil
 }
 
 const (

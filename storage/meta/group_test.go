@@ -35,7 +35,7 @@ func TestSharedTransactions(t *testing.T) {
 			deliveries, wrong := 2, error(nil)
 			switch i % 4 {
 			case 1: // fails at its last statement
-				m.Routes[1] = m.Routes[0]
+				m.Deliveries[1] = m.Deliveries[0]
 				deliveries = 0
 			case 2: // fails at its first
 				m.Started = m.Started.Add(-2 * time.Hour)

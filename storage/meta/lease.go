@@ -43,11 +43,20 @@ const (
 	qRenewLease = `UPDATE deliveries SET lease_until = $1
 		WHERE id = $2 AND owner = $3 AND fence = $4 AND state = 'sending'`
 	qLeased = `SELECT mail_id, state, attempts, COALESCE(owner, ''), fence FROM deliveries WHERE id = $1`
-	qCopy   = `SELECT m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, '')
+	qCopy   = `SELECT m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
+		m.created, m.silence, m.dsn_return, m.envelope_id
 		FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = $1`
-	qNextDue = `SELECT MIN(due) FROM (
-		SELECT MIN(next_attempt) AS due FROM deliveries WHERE state = 'pending'
-		UNION ALL SELECT MIN(lease_until) FROM deliveries WHERE state = 'sending') AS both_kinds`
+	// qDue steps from route to route along the index, however many deliveries wait.
+	qDue = `WITH RECURSIVE routes (route) AS (
+			SELECT MIN(route) FROM deliveries WHERE state = 'pending'
+			UNION ALL SELECT (SELECT MIN(d.route) FROM deliveries d WHERE d.state = 'pending' AND d.route > routes.route)
+				FROM routes WHERE routes.route IS NOT NULL)
+		SELECT route, MIN(due) FROM (
+			SELECT route, (SELECT MIN(next_attempt) FROM deliveries d WHERE d.state = 'pending' AND d.route = routes.route) AS due
+				FROM routes WHERE route IS NOT NULL
+			UNION ALL SELECT route, MIN(lease_until) FROM deliveries WHERE state = 'sending' GROUP BY route) AS both_kinds
+		GROUP BY route ORDER BY route`
+	qTold = `UPDATE deliveries SET told = CASE WHEN $2 = '' THEN told ELSE $2 END, untold = $3 WHERE id = $1`
 )
 
 // qLease leases what is due, the longest due first.
@@ -55,16 +64,20 @@ func qLease(d dialect) string {
 	return `UPDATE deliveries SET state = $1, owner = $2, fence = fence + 1, leased_at = $3, lease_until = $4,
 		attempts = attempts + 1
 		WHERE id IN (SELECT id FROM deliveries WHERE state = 'pending' AND next_attempt <= $3
-			ORDER BY next_attempt, id LIMIT $5` + d.skipLocked + `)
+			AND route = $6 ORDER BY next_attempt, id LIMIT $5` + d.skipLocked + `)
 		RETURNING ` + deliveryColumns + `, fence, lease_until`
 }
 
 // leased is a leased delivery as it is in the database.
 type leased struct {
-	gateway.LeasedDelivery
-	lastReply []byte
-	copy      wrappedCopy
-	missing   error // why there is no copy to open
+	wrappedDelivery
+	lease      gateway.Lease
+	copy       wrappedCopy
+	received   int64
+	silence    string
+	dsnReturn  string
+	envelopeID []byte
+	missing    error // why there is no copy to open
 }
 
 type wrappedCopy struct {
@@ -72,11 +85,11 @@ type wrappedCopy struct {
 	mail                  gateway.QueuedMail
 }
 
-// LeaseDeliveries gives owner the right to attempt up to limit due deliveries until ttl from now, the longest
+// LeaseDeliveries gives owner the right to attempt up to limit due deliveries of a route until ttl from now, the longest
 // due first. Before that, leases that ran out end as deferred attempts, due at once. Each delivery comes with
 // the copy of its mail; one whose copy cannot be unwrapped is deferred instead, and that is an error only if
 // there was no other.
-func (s *Store) LeaseDeliveries(ctx context.Context, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+func (s *Store) LeaseDeliveries(ctx context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
 	const doing = "lease deliveries"
 	sending, err := gateway.Pending.Next(gateway.EventLeased)
 	if err != nil {
@@ -87,12 +100,12 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner string, limit int, tt
 		if err := s.endLostLeases(ctx, tx); err != nil {
 			return err
 		}
-		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit)
+		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, route)
 		if all, err = collect(rows, err, scanLeased); err != nil {
 			return err
 		}
 		for i := range all {
-			all[i].copy, all[i].missing = readCopy(ctx, tx, all[i].Mail)
+			all[i].copy, all[i].missing = readCopy(ctx, tx, &all[i])
 			if err := all[i].missing; err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err
 			}
@@ -111,9 +124,9 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner string, limit int, tt
 func scanLeased(row scanner) (leased, error) {
 	var l leased
 	var until int64
-	d, reply, err := scanDelivery(row, &l.Lease.Fence, &until)
-	l.Delivery, l.lastReply = d, reply
-	l.Lease.Delivery, l.Lease.Until = d.ID, fromMicros(until)
+	var err error
+	l.wrappedDelivery, err = scanDelivery(row, &l.lease.Fence, &until)
+	l.lease.Delivery, l.lease.Until = l.ID, fromMicros(until)
 	return l, err
 }
 
@@ -123,20 +136,14 @@ func (s *Store) open(ctx context.Context, owner string, all []leased) ([]gateway
 	keys := map[string]gateway.Secret{} // by day
 	var unreadable []error
 	for _, l := range all {
-		l.Lease.Owner = owner
-		err := l.missing
+		l.lease.Owner = owner
+		d, err := s.openLeased(l, keys)
 		if err == nil {
-			l.Copy, err = s.openCopy(l.copy, keys)
-		}
-		if err == nil {
-			l.LastReply, err = s.unwrap("deliveries", "last_reply", l.ID, l.lastReply)
-		}
-		if err == nil {
-			opened = append(opened, l.LeasedDelivery)
+			opened = append(opened, d)
 			continue
 		}
 		unreadable = append(unreadable, err)
-		if err := s.deferUnreadable(ctx, l.LeasedDelivery); err != nil {
+		if err := s.deferUnreadable(ctx, d); err != nil {
 			unreadable = append(unreadable, err)
 		}
 	}
@@ -144,6 +151,23 @@ func (s *Store) open(ctx context.Context, owner string, all []leased) ([]gateway
 		return nil, s.failure(ctx, "open the copies of waiting mails", errors.Join(unreadable...))
 	}
 	return opened, nil
+}
+
+func (s *Store) openLeased(l leased, keys map[string]gateway.Secret) (gateway.LeasedDelivery, error) {
+	d := gateway.LeasedDelivery{
+		Delivery: l.Delivery, Lease: l.lease, Received: fromMicros(l.received), Silence: l.silence, Return: l.dsnReturn,
+	}
+	err := l.missing
+	if err == nil {
+		d.Copy, err = s.openCopy(l.copy, keys)
+	}
+	if err == nil {
+		d.Delivery, err = s.openDelivery(l.wrappedDelivery)
+	}
+	if err == nil {
+		d.EnvelopeID, err = s.unwrap("mails", "envelope_id", l.Mail.String(), l.envelopeID)
+	}
+	return d, err
 }
 
 func (s *Store) deferUnreadable(ctx context.Context, l gateway.LeasedDelivery) error {
@@ -155,10 +179,13 @@ func (s *Store) deferUnreadable(ctx context.Context, l gateway.LeasedDelivery) e
 	if now.Sub(l.Since) > unreadableGiveUp {
 		event = gateway.EventGaveUp
 	}
-	return s.FinishAttempt(ctx, l.Lease, gateway.Attempt{
-		Started: now, Ended: now, Event: event,
-		Reply: gateway.NewSecret("the copy of the mail cannot be unwrapped: does the keyring belong to this database?"),
-	}, now.Add(unreadableRetry), true)
+	return s.FinishAttempt(ctx, l.Lease, gateway.AttemptResult{
+		Attempt: gateway.Attempt{
+			Started: now, Ended: now, Event: event,
+			Reply: gateway.NewSecret("the copy of the mail cannot be unwrapped: does the keyring belong to this database?"),
+		},
+		Next: now.Add(unreadableRetry), AwaitCase: true, Untold: "the mail cannot be read",
+	})
 }
 
 // extendLate gives a package time to be opened whose mail was delivered long after it came, by a retry.
@@ -171,10 +198,11 @@ func (tx *transaction) extendLate(ctx context.Context, mail string) error {
 	return err
 }
 
-func readCopy(ctx context.Context, q querier, mail gateway.PackageID) (wrappedCopy, error) {
-	c := wrappedCopy{mail: gateway.QueuedMail{ID: mail}}
-	err := q.row(ctx, qCopy, mail.String()).Scan(&c.mailFrom, &c.mail.Size, &c.mail.EightBit, &c.mail.UTF8,
-		&c.mail.Key.Day, &c.key, &c.inline, &c.mail.Object)
+// readCopy returns the copy of a leased delivery's mail, and fills in what else its mail's row holds.
+func readCopy(ctx context.Context, q querier, l *leased) (wrappedCopy, error) {
+	c := wrappedCopy{mail: gateway.QueuedMail{ID: l.Mail}}
+	err := q.row(ctx, qCopy, l.Mail.String()).Scan(&c.mailFrom, &c.mail.Size, &c.mail.EightBit, &c.mail.UTF8,
+		&c.mail.Key.Day, &c.key, &c.inline, &c.mail.Object, &l.received, &l.silence, &l.dsnReturn, &l.envelopeID)
 	return c, err
 }
 
@@ -254,54 +282,28 @@ func (s *Store) RenewLease(ctx context.Context, lease gateway.Lease, ttl time.Du
 	return lease, err
 }
 
-// FinishAttempt records an attempt and moves its delivery by attempt.Event; a delivery that is pending again is
-// due at next. The attempt's number is the delivery's own count. awaitCase tells whether a Case is looked for
-// after this delivery; if not, sent is the end. When no delivery of the mail needs its copy any more, the copy
-// is erased in the same transaction. ErrLeaseLost, and nothing is changed, if the lease has been taken.
-func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, attempt gateway.Attempt, next time.Time, awaitCase bool) error {
-	lastReply, err := s.wrap("deliveries", "last_reply", lease.Delivery, attempt.Reply)
+// FinishAttempt records an attempt and moves its delivery by the attempt's event; a delivery that is pending again
+// is due at result.Next. The attempt's number is the delivery's own count. A notice to the sender is committed in
+// the same transaction. When no delivery of the mail needs its copy any more, the copy is erased in it too.
+// ErrLeaseLost, and nothing is changed, if the lease has been taken.
+func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
+	const doing = "finish an attempt"
+	lastReply, err := s.wrap("deliveries", "last_reply", lease.Delivery, result.Attempt.Reply)
 	if err != nil {
-		return s.failure(ctx, "finish an attempt", err)
+		return s.failure(ctx, doing, err)
 	}
-	due := false
-	err = s.update(ctx, "finish an attempt", func(tx *transaction) error {
-		var mail, owner string
-		var state gateway.DeliveryState
-		var fence int64
-		err := tx.row(ctx, qLeased+s.dialect.forUpdate, lease.Delivery).Scan(&mail, &state, &attempt.Number, &owner, &fence)
-		if errors.Is(err, sql.ErrNoRows) {
-			return ErrLeaseLost
-		}
+	notice, err := s.noticeStatements(ctx, result.Notice)
+	if err != nil {
+		return s.failure(ctx, doing, err)
+	}
+	due := len(notice) > 0
+	err = s.update(ctx, doing, func(tx *transaction) error {
+		mail, state, err := tx.leasedState(ctx, s.dialect, lease, &result.Attempt)
 		if err != nil {
 			return err
 		}
-		if state != gateway.Sending || owner != lease.Owner || fence != lease.Fence {
-			return ErrLeaseLost
-		}
-		if state, err = state.Next(attempt.Event); err != nil {
-			return err
-		}
-		var sentAt time.Time
-		if state == gateway.Sent {
-			sentAt = tx.now
-		}
-		due = state == gateway.Pending
-		if _, err := tx.exec(ctx, qEndLease, lease.Delivery, string(state), micros(next), attempt.Code, lastReply,
-			bit(awaitCase), nullMicros(sentAt)); err != nil {
-			return err
-		}
-		if err := s.insertAttempt(ctx, tx, lease.Delivery, attempt); err != nil {
-			return err
-		}
-		if state == gateway.Sent {
-			if err := tx.extendLate(ctx, mail); err != nil {
-				return err
-			}
-		}
-		if state.KeepsCopy(awaitCase) {
-			return nil
-		}
-		return tx.eraseCopyUnlessKept(ctx, mail)
+		due = due || state == gateway.Pending
+		return s.finish(ctx, tx, finished{lease.Delivery, mail, state, lastReply, result, notice})
 	})
 	if err == nil && due {
 		s.signal()
@@ -309,14 +311,87 @@ func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, attempt 
 	return err
 }
 
-// NextDue returns when the next pending delivery is due, or the next lease runs out; false if there is none.
-func (s *Store) NextDue(ctx context.Context) (time.Time, bool, error) {
-	var due sql.NullInt64
-	if err := s.row(ctx, qNextDue).Scan(&due); err != nil {
-		return time.Time{}, false, s.failure(ctx, "look for the next delivery", err)
+// leasedState returns the mail of a delivery that is still leased, and the state that the attempt leads to.
+func (tx *transaction) leasedState(ctx context.Context, d dialect, lease gateway.Lease, attempt *gateway.Attempt) (mail string, state gateway.DeliveryState, err error) {
+	var owner string
+	var fence int64
+	err = tx.row(ctx, qLeased+d.forUpdate, lease.Delivery).Scan(&mail, &state, &attempt.Number, &owner, &fence)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return mail, state, ErrLeaseLost
+	case err != nil:
+		return mail, state, err
+	case state != gateway.Sending || owner != lease.Owner || fence != lease.Fence:
+		return mail, state, ErrLeaseLost
 	}
-	if !due.Valid {
-		return time.Time{}, false, nil
+	state, err = state.Next(attempt.Event)
+	return mail, state, err
+}
+
+// finished is what the end of an attempt writes.
+type finished struct {
+	delivery, mail string
+	state          gateway.DeliveryState
+	lastReply      []byte
+	result         gateway.AttemptResult
+	notice         []statement
+}
+
+func (s *Store) finish(ctx context.Context, tx *transaction, f finished) error {
+	var sentAt time.Time
+	if f.state == gateway.Sent {
+		sentAt = tx.now
 	}
-	return fromMicros(due.Int64), true, nil
+	if _, err := tx.exec(ctx, qEndLease, f.delivery, string(f.state), micros(f.result.Next), f.result.Attempt.Code, f.lastReply,
+		bit(f.result.AwaitCase), nullMicros(sentAt)); err != nil {
+		return err
+	}
+	var told gateway.NoticeKind
+	if f.result.Notice != nil {
+		told = f.result.Notice.Kind
+	}
+	if _, err := tx.exec(ctx, qTold, f.delivery, string(told), f.result.Untold); err != nil {
+		return err
+	}
+	if err := s.insertAttempt(ctx, tx, f.delivery, f.result.Attempt); err != nil {
+		return err
+	}
+	if err := tx.execAll(ctx, s.dialect, f.notice); err != nil {
+		return err
+	}
+	if f.state == gateway.Sent {
+		if err := tx.extendLate(ctx, f.mail); err != nil {
+			return err
+		}
+	}
+	if f.state.KeepsCopy(f.result.AwaitCase) {
+		return nil
+	}
+	return tx.eraseCopyUnlessKept(ctx, f.mail)
+}
+
+// noticeStatements commit a notice to a sender.
+func (s *Store) noticeStatements(ctx context.Context, notice *gateway.Notice) ([]statement, error) {
+	if notice == nil {
+		return nil, nil
+	}
+	now, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.mailStatements(notice.Mail, now)
+}
+
+// Due returns each route that has deliveries waiting, and when the first of them is due, or when a lease of one
+// runs out.
+func (s *Store) Due(ctx context.Context) ([]gateway.Due, error) {
+	rows, err := s.query(ctx, qDue)
+	due, err := collect(rows, err, func(row scanner) (gateway.Due, error) {
+		var d gateway.Due
+		var next int64
+		err := row.Scan(&d.Route, &next)
+		d.Next = fromMicros(next)
+		return d, err
+	})
+	return due, s.failure(ctx, "look for due deliveries", err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -17,12 +18,15 @@ const (
 	qReadQueueKey   = `SELECT key FROM queue_keys WHERE day = $1`
 	qInsertQueueKey = `INSERT INTO queue_keys (day, key) VALUES ($1, $2) ON CONFLICT (day) DO NOTHING`
 	qInsertMail     = `INSERT INTO mails (id, created, expires, message_id_lookup, message_id, client, size, eight_bit, utf8,
-		queue_day, mail_from, copy, copy_object) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+		queue_day, mail_from, copy, copy_object, hello, envelope_id, protocol, tls, trusted_relay, dsn_return, silence,
+		spf, dkim, dmarc, dmarc_policy, auth_by_relay, scan, scan_signature)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+		$25, $26, $27)`
 	qInsertAddress  = `INSERT INTO addresses (owner_id, role, position, lookup, address) VALUES ($1, $2, $3, $4, $5)`
-	qInsertDelivery = `INSERT INTO deliveries (id, mail_id, state, route, forward_to, created, since, next_attempt)
-		VALUES ($1, $2, $3, $4, $5, $6, $6, $7)`
-	qInsertPackage = `INSERT INTO packages (id, source, state, created, expires, server_secret, proof_hash, head)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+	qInsertDelivery = `INSERT INTO deliveries (id, mail_id, state, route, forward_to, created, since, next_attempt, recipient,
+		notify, original_recipient, reason) VALUES ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $9, $10)`
+	qInsertPackage = `INSERT INTO packages (id, source, state, created, expires, server_secret, proof_hash, head, scan,
+		scan_signature) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
 	qInsertItem      = `INSERT INTO items (package_id, ordinal, size, segments) VALUES ($1, $2, $3, $4)`
 	qInsertObject    = `INSERT INTO objects (name, package_id, position, item, size) VALUES ($1, $2, $3, $4, $5)`
 	qInsertPlacement = `INSERT INTO placements (package_id, position, kind, place, case_ref, expires)
@@ -85,15 +89,7 @@ func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 		if tx.now.Sub(m.Started) > maxIntake {
 			return gateway.Errorf(gateway.CodeUnavailable, nil, "the mail took too long to take in")
 		}
-		for _, st := range statements {
-			if _, err := tx.exec(ctx, st.query, st.args...); err != nil {
-				if s.dialect.missingParent(err) {
-					return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
-				}
-				return err
-			}
-		}
-		return nil
+		return tx.execAll(ctx, s.dialect, statements)
 	})
 	if err == nil {
 		s.signal()
@@ -107,9 +103,22 @@ type statement struct {
 	args  []any
 }
 
+// execAll stores what makes a mail.
+func (tx *transaction) execAll(ctx context.Context, d dialect, statements []statement) error {
+	for _, st := range statements {
+		if _, err := tx.exec(ctx, st.query, st.args...); err != nil {
+			if d.missingParent(err) {
+				return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // mailStatements wraps what is to be stored, so that the transaction has nothing to do but store it.
 func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]statement, error) {
-	if len(m.Routes) == 0 || (m.Copy.Inline == nil) == (m.Copy.Object == "") {
+	if len(m.Deliveries) == 0 || (m.Copy.Inline == nil) == (m.Copy.Object == "") {
 		return nil, errors.New("a mail needs a route, and a copy in one place")
 	}
 	statements, err := s.packageStatements(m.Package)
@@ -125,20 +134,45 @@ func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]stateme
 		return nil, err
 	}
 	statements = append(append(statements, mail), addresses...)
-	id, due := m.ID.String(), micros(now)
-	for _, route := range m.Routes {
-		statements = append(statements, statement{qInsertDelivery,
-			[]any{newID(), id, string(gateway.Pending), route.Address, route.ForwardTo, due, due}})
+	for _, d := range m.Deliveries {
+		delivery, err := s.deliveryStatement(m.ID.String(), d, now)
+		if err != nil {
+			return nil, err
+		}
+		statements = append(statements, delivery)
+	}
+	if m.Fingerprint != nil {
+		statements = append(statements, statement{qInsertFingerprint, []any{m.ID.String(), m.Fingerprint, micros(now), s.process}})
 	}
 	return statements, nil
 }
 
-func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement, error) {
-	id := m.ID.String()
-	messageID, err := s.wrap("mails", "message_id", id, m.MessageID)
+// deliveryStatement makes a delivery, due at once or held.
+func (s *Store) deliveryStatement(mail string, d gateway.NewDelivery, now time.Time) (statement, error) {
+	id, state, forwardTo := newID(), gateway.Pending, d.Route.ForwardTo
+	if d.Hold != "" {
+		state = gateway.Held
+	}
+	var recipient gateway.Secret
+	if d.Route.IsReturn() {
+		recipient = gateway.NewSecret(forwardTo)
+		forwardTo = hex.EncodeToString(s.keys.LookupAddress("deliveries.recipient", forwardTo))
+	}
+	wrappedRecipient, err := s.wrap("deliveries", "recipient", id, recipient)
 	if err != nil {
 		return statement{}, err
 	}
+	original, err := s.wrap("deliveries", "original_recipient", id, d.DSN.OriginalRecipient)
+	if err != nil {
+		return statement{}, err
+	}
+	reason, err := s.wrap("deliveries", "reason", id, gateway.NewSecret(d.Hold))
+	return statement{qInsertDelivery, []any{id, mail, string(state), d.Route.Address, forwardTo, micros(now), wrappedRecipient,
+		d.DSN.Notify, original, reason}}, err
+}
+
+func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement, error) {
+	id := m.ID.String()
 	var lookup []byte
 	if !m.MessageID.IsZero() {
 		lookup = s.keys.Lookup("mails.message_id", m.MessageID.Reveal())
@@ -147,23 +181,30 @@ func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement,
 	if m.Envelope.Client.IsValid() {
 		client = gateway.NewSecret(m.Envelope.Client.String())
 	}
-	wrappedClient, err := s.wrap("mails", "client", id, client)
-	if err != nil {
-		return statement{}, err
-	}
-	mailFrom, err := s.wrap("mails", "mail_from", id, m.Copy.MailFrom)
-	if err != nil {
-		return statement{}, err
+	wrapped := map[string][]byte{}
+	for column, value := range map[string]gateway.Secret{
+		"message_id": m.MessageID, "client": client, "mail_from": m.Copy.MailFrom,
+		"hello": gateway.NewSecret(m.Envelope.Hello), "envelope_id": m.Envelope.EnvelopeID,
+	} {
+		var err error
+		if wrapped[column], err = s.wrap("mails", column, id, value); err != nil {
+			return statement{}, err
+		}
 	}
 	var inline []byte
 	var object any
+	var err error
 	if m.Copy.Inline != nil {
 		inline, err = s.wrapBytes("mails", "copy", id, m.Copy.Inline)
 	} else {
 		object = m.Copy.Object
 	}
-	return statement{qInsertMail, []any{id, micros(now), micros(mailExpiry(m, now)), lookup, messageID, wrappedClient,
-		m.Copy.Size, bit(m.Copy.EightBit), bit(m.Copy.UTF8), m.Copy.Key.Day, mailFrom, inline, object}}, err
+	a := m.Authentication
+	return statement{qInsertMail, []any{id, micros(now), micros(mailExpiry(m, now)), lookup, wrapped["message_id"], wrapped["client"],
+		m.Copy.Size, bit(m.Copy.EightBit), bit(m.Copy.UTF8), m.Copy.Key.Day, wrapped["mail_from"], inline, object,
+		wrapped["hello"], wrapped["envelope_id"], m.Envelope.Protocol, m.Envelope.TLS, bit(m.Envelope.TrustedRelay), m.Envelope.Return,
+		m.Silence, string(a.SPF), string(a.DKIM), string(a.DMARC), a.DMARCPolicy, bit(a.ByRelay),
+		string(m.Scan.Verdict), m.Scan.Signature}}, err
 }
 
 // mailExpiry is that of the package, or the latest of the routes'.
@@ -172,8 +213,8 @@ func mailExpiry(m gateway.AcceptedMail, now time.Time) time.Time {
 		return m.Package.Expires
 	}
 	var longest time.Duration
-	for _, route := range m.Routes {
-		longest = max(longest, route.ExpireAfter)
+	for _, d := range m.Deliveries {
+		longest = max(longest, d.Route.ExpireAfter)
 	}
 	return now.Add(longest)
 }
@@ -215,7 +256,7 @@ func (s *Store) packageStatements(p *gateway.Package) ([]statement, error) {
 		return nil, err
 	}
 	statements := []statement{{qInsertPackage, []any{id, string(p.Source), string(p.State), micros(p.Created),
-		micros(p.Expires), secret, p.ProofHash[:], p.Head}}}
+		micros(p.Expires), secret, p.ProofHash[:], p.Head, string(p.Scan.Verdict), p.Scan.Signature}}}
 	for _, item := range p.Items {
 		statements = append(statements, statement{qInsertItem, []any{id, item.Ordinal, item.Size, item.Segments}})
 	}

@@ -50,6 +50,8 @@ type Store struct {
 	dialect               dialect
 	wake                  chan struct{}
 	group                 *group
+	settle                settlements
+	process               string // names this Store among all that have the database open
 }
 
 // Option changes how a Store is opened.
@@ -65,6 +67,9 @@ func WithClock(now func() time.Time) Option {
 // Close closes the database. It waits for what is running.
 func (s *Store) Close() error {
 	var errs []error
+	if s.settle.some() {
+		errs = append(errs, s.flushSettlements(context.Background()))
+	}
 	for _, stmts := range []map[string]*sql.Stmt{s.readStmts, s.writeStmts} {
 		for _, stmt := range stmts {
 			errs = append(errs, stmt.Close())

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	qPackage = `SELECT source, state, created, expires, server_secret, proof_hash, head FROM packages WHERE id = $1`
+	qPackage = `SELECT source, state, created, expires, server_secret, proof_hash, head, scan, scan_signature
+		FROM packages WHERE id = $1`
 	qItems   = `SELECT ordinal, size, segments FROM items WHERE package_id = $1 ORDER BY ordinal`
 	qObjects = `SELECT name, item, size FROM objects WHERE package_id = $1 ORDER BY position`
 	qPlaces  = `SELECT kind, place, case_ref, expires FROM placements WHERE package_id = $1 ORDER BY position`
@@ -37,7 +38,8 @@ func (s *Store) Package(ctx context.Context, id gateway.PackageID) (gateway.Pack
 	p := gateway.Package{ID: id}
 	var created, expires int64
 	var secret, proof []byte
-	err := s.row(ctx, qPackage, id.String()).Scan(&p.Source, &p.State, &created, &expires, &secret, &proof, &p.Head)
+	err := s.row(ctx, qPackage, id.String()).Scan(&p.Source, &p.State, &created, &expires, &secret, &proof, &p.Head,
+		&p.Scan.Verdict, &p.Scan.Signature)
 	if err != nil {
 		return p, s.failure(ctx, doing, orNotFound(err, "package"))
 	}
@@ -129,7 +131,7 @@ func (s *Store) erasePackage(ctx context.Context, tx *transaction, id string) er
 }
 
 // ExpireMails deletes up to limit mails that have expired and whose copy is gone, with their deliveries, attempts
-// and correspondents. It returns their number.
+// and correspondents, and forgets old refusals and fingerprints. It returns the number of mails.
 func (s *Store) ExpireMails(ctx context.Context, limit int) (int, error) {
 	n := 0
 	err := s.update(ctx, "expire mails", func(tx *transaction) error {
@@ -147,7 +149,11 @@ func (s *Store) ExpireMails(ctx context.Context, limit int) (int, error) {
 			}
 		}
 		n = len(ids)
-		return nil
+		if _, err := tx.exec(ctx, qForgetFingerprints, micros(tx.now.Add(-repeatWindow))); err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, qForgetRefusals, micros(tx.now.Add(-refusalKeep)), maxRefusals)
+		return err
 	})
 	return n, err
 }

@@ -134,11 +134,11 @@ func fill(t *testing.T, s *meta.Store, clock *metatest.Clock) gateway.AcceptedMa
 	check(err)
 	m := metatest.NewMail(clock.Now(), key, metatest.Routes(1)...)
 	check(s.CommitMail(ctx, m))
-	leased, err := s.LeaseDeliveries(ctx, "node", 1, time.Minute)
+	leased, err := metatest.LeaseAny(ctx, s, "node", 1, time.Minute)
 	check(err)
-	check(s.FinishAttempt(ctx, leased[0].Lease, gateway.Attempt{
+	check(s.FinishAttempt(ctx, leased[0].Lease, gateway.AttemptResult{Attempt: gateway.Attempt{
 		Event: gateway.EventRejected, Reply: gateway.NewSecret("550 reply-marker"),
-	}, clock.Now(), true))
+	}, Next: clock.Now(), AwaitCase: true}))
 	_, err = s.AddAgent(ctx, "ann.marker@example.com", gateway.NewSecret("$argon2id$hash-marker"), gateway.Principal{})
 	check(err)
 	token := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
@@ -206,7 +206,7 @@ func TestSQLiteErasesForGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ApplyEvent(t.Context(), dead[0].ID, gateway.EventDrop, gateway.Principal{Kind: gateway.PrincipalAdmin}); err != nil {
+	if err := s.ApplyEvent(t.Context(), dead[0].ID, gateway.EventDrop, gateway.Principal{Kind: gateway.PrincipalAdmin, Name: gateway.NewSecret("name-marker")}, gateway.NewSecret("reason-marker")); err != nil {
 		t.Fatal(err)
 	}
 	for _, expire := range []func(context.Context, int) (int, error){s.ExpirePackages, s.ExpireMails} {
@@ -269,7 +269,7 @@ func TestSQLiteFullDisk(t *testing.T) {
 	if err := s.CommitMail(t.Context(), metatest.NewMail(clock.Now(), key, metatest.Routes(1)...)); err != nil {
 		t.Errorf("there is room again: %v", err)
 	}
-	leased, err := s.LeaseDeliveries(t.Context(), "node", 1000, time.Minute)
+	leased, err := metatest.LeaseAny(t.Context(), s, "node", 1000, time.Minute)
 	if err != nil || len(leased) != committed+1 {
 		t.Errorf("%d mails are delivered, %v; want %d", len(leased), err, committed+1)
 	}
@@ -350,12 +350,12 @@ func benchmarkMail(b *testing.B, writers int) {
 }
 
 func deliver(ctx context.Context, s *meta.Store, owner string) error {
-	leased, err := s.LeaseDeliveries(ctx, owner, 50, time.Minute)
+	leased, err := metatest.LeaseAny(ctx, s, owner, 50, time.Minute)
 	if err != nil {
 		return err
 	}
 	for _, l := range leased {
-		if err := s.FinishAttempt(ctx, l.Lease, gateway.Attempt{Event: gateway.EventAccepted, Code: 250}, l.NextAttempt, false); err != nil {
+		if err := s.FinishAttempt(ctx, l.Lease, gateway.AttemptResult{Attempt: gateway.Attempt{Event: gateway.EventAccepted, Code: 250}, Next: l.NextAttempt, AwaitCase: false}); err != nil {
 			return err
 		}
 	}

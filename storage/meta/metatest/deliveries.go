@@ -19,7 +19,7 @@ func finishAttempt(t *testing.T, w *world) {
 		a := w.attempt(event)
 		a.Code, a.Reply = 450+i, gateway.NewSecret("reply of the hop")
 		next := w.clock.Now().Add(time.Minute)
-		must(t, w.FinishAttempt(t.Context(), l.Lease, a, next, true))
+		must(t, w.FinishAttempt(t.Context(), l.Lease, gateway.AttemptResult{Attempt: a, Next: next, AwaitCase: true}))
 		d, attempts, err := w.GetDelivery(t.Context(), l.ID)
 		must(t, err)
 		want, err := gateway.Sending.Next(event)
@@ -42,7 +42,7 @@ func finishAttempt(t *testing.T, w *world) {
 		}
 	}
 	l := w.commit(t, 1)
-	err := w.FinishAttempt(t.Context(), w.leaseOne(t).Lease, w.attempt(gateway.EventHold), w.clock.Now(), true)
+	err := w.FinishAttempt(t.Context(), w.leaseOne(t).Lease, gateway.AttemptResult{Attempt: w.attempt(gateway.EventHold), Next: w.clock.Now(), AwaitCase: true})
 	wantCode(t, "an attempt that ends in hold", err, gateway.CodeConflict)
 	if d := w.deliveries(t, l.ID)[0]; d.State != gateway.Sending {
 		t.Errorf("and the delivery is %s", d.State)
@@ -129,7 +129,7 @@ func (w *world) step(t *testing.T, m *model, id string, event gateway.DeliveryEv
 		if !ok {
 			return
 		}
-		err := w.FinishAttempt(t.Context(), lease, w.attempt(event), w.clock.Now(), awaitCase)
+		err := w.FinishAttempt(t.Context(), lease, gateway.AttemptResult{Attempt: w.attempt(event), Next: w.clock.Now(), AwaitCase: awaitCase})
 		if refused != nil {
 			if !errors.Is(err, meta.ErrLeaseLost) {
 				t.Errorf("%s when %s: %v, want ErrLeaseLost", event, state, err)
@@ -139,7 +139,7 @@ func (w *world) step(t *testing.T, m *model, id string, event gateway.DeliveryEv
 		must(t, err)
 		m.await[id] = awaitCase
 	default:
-		err := w.ApplyEvent(t.Context(), id, event, admin())
+		err := w.ApplyEvent(t.Context(), id, event, admin(), because())
 		if refused != nil || next.KeepsCopy(m.await[id]) && !m.keepsCopy() {
 			wantCode(t, string(event)+" when "+string(state), err, gateway.CodeConflict)
 			return
@@ -174,7 +174,7 @@ func listDeliveries(t *testing.T, w *world) {
 	w.clock.Add(time.Second)
 	second := w.commit(t, 1)
 	held := w.deliveries(t, second.ID)[0].ID
-	must(t, w.ApplyEvent(t.Context(), held, gateway.EventHold, admin()))
+	must(t, w.ApplyEvent(t.Context(), held, gateway.EventHold, admin(), because()))
 	for name, test := range map[string]struct {
 		filter meta.DeliveryFilter
 		want   []gateway.PackageID
@@ -210,23 +210,23 @@ func applyEvent(t *testing.T, w *world) {
 	m := w.commit(t, 1)
 	id := w.deliveries(t, m.ID)[0].ID
 	agent := gateway.Principal{Kind: gateway.PrincipalAgent, ID: "0123"}
-	wantCode(t, "drop by an agent", w.ApplyEvent(t.Context(), id, gateway.EventDrop, agent), gateway.CodeForbidden)
-	wantCode(t, "leased by hand", w.ApplyEvent(t.Context(), id, gateway.EventLeased, admin()), gateway.CodeConflict)
-	wantCode(t, "unknown delivery", w.ApplyEvent(t.Context(), "0123", gateway.EventHold, admin()), gateway.CodeNotFound)
-	wantCode(t, "retry when pending", w.ApplyEvent(t.Context(), id, gateway.EventRetry, admin()), gateway.CodeConflict)
+	wantCode(t, "drop by an agent", w.ApplyEvent(t.Context(), id, gateway.EventDrop, agent, because()), gateway.CodeForbidden)
+	wantCode(t, "leased by hand", w.ApplyEvent(t.Context(), id, gateway.EventLeased, admin(), because()), gateway.CodeConflict)
+	wantCode(t, "unknown delivery", w.ApplyEvent(t.Context(), "0123", gateway.EventHold, admin(), because()), gateway.CodeNotFound)
+	wantCode(t, "retry when pending", w.ApplyEvent(t.Context(), id, gateway.EventRetry, admin(), because()), gateway.CodeConflict)
 	events, err := w.ListAudit(t.Context(), &m.ID, 10)
 	if err != nil || len(events) != 0 {
 		t.Errorf("what was refused is audited as done: %v, %v", events, err)
 	}
-	must(t, w.ApplyEvent(t.Context(), id, gateway.EventHold, admin()))
+	must(t, w.ApplyEvent(t.Context(), id, gateway.EventHold, admin(), because()))
 	w.clock.Add(time.Hour)
-	must(t, w.ApplyEvent(t.Context(), id, gateway.EventRelease, admin()))
+	must(t, w.ApplyEvent(t.Context(), id, gateway.EventRelease, admin(), because()))
 	if d := w.deliveries(t, m.ID)[0]; d.State != gateway.Pending || !d.NextAttempt.Equal(w.clock.Now()) ||
 		!d.Since.Equal(w.clock.Now()) || !d.Created.Equal(w.clock.Now().Add(-time.Hour)) {
 		t.Errorf("released: %+v", d)
 	}
 	w.clock.Add(time.Hour)
-	must(t, w.ApplyEvent(t.Context(), id, gateway.EventDrop, admin()))
+	must(t, w.ApplyEvent(t.Context(), id, gateway.EventDrop, admin(), because()))
 	if w.hasCopy(t, m.ID) {
 		t.Error("a dropped mail has a copy")
 	}
@@ -237,7 +237,7 @@ func applyEvent(t *testing.T, w *world) {
 		t.Fatalf("audit %v, %v", events, err)
 	}
 	want := gateway.AuditEvent{
-		At: w.clock.Now(), Principal: admin(), Action: gateway.AuditDrop, Package: events[0].Package, Delivery: id, Outcome: "ok",
+		At: w.clock.Now(), Principal: admin(), Action: gateway.AuditDrop, Package: events[0].Package, Delivery: id, Reason: because(), Outcome: "ok",
 	}
 	if events[0] != want || *events[0].Package != m.ID {
 		t.Errorf("audit %+v, want %+v", events[0], want)
@@ -272,7 +272,7 @@ func endReplayWindows(t *testing.T, w *world) {
 	}
 	found := w.deliveries(t, late.ID)[0].ID
 	system := gateway.Principal{Kind: gateway.PrincipalSystem}
-	must(t, w.ApplyEvent(t.Context(), found, gateway.EventCaseFound, system))
+	must(t, w.ApplyEvent(t.Context(), found, gateway.EventCaseFound, system, because()))
 	if w.hasCopy(t, late.ID) {
 		t.Error("a confirmed mail has a copy")
 	}

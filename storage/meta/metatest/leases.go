@@ -69,7 +69,7 @@ func leaseIsFenced(t *testing.T, w *world) {
 	} {
 		lease := l.Lease
 		spoil(&lease)
-		err := w.FinishAttempt(t.Context(), lease, w.attempt(gateway.EventAccepted), w.clock.Now(), false)
+		err := w.FinishAttempt(t.Context(), lease, gateway.AttemptResult{Attempt: w.attempt(gateway.EventAccepted), Next: w.clock.Now(), AwaitCase: false})
 		if !errors.Is(err, meta.ErrLeaseLost) || gateway.ErrorCode(err) != gateway.CodeConflict {
 			t.Errorf("FinishAttempt, %s: %v, want ErrLeaseLost", name, err)
 		}
@@ -82,7 +82,7 @@ func leaseIsFenced(t *testing.T, w *world) {
 		t.Errorf("delivery %+v, %v, %v", d, attempts, err)
 	}
 	w.finish(t, l, gateway.EventAccepted, true)
-	err = w.FinishAttempt(t.Context(), l.Lease, w.attempt(gateway.EventDeferred), w.clock.Now(), true)
+	err = w.FinishAttempt(t.Context(), l.Lease, gateway.AttemptResult{Attempt: w.attempt(gateway.EventDeferred), Next: w.clock.Now(), AwaitCase: true})
 	if !errors.Is(err, meta.ErrLeaseLost) {
 		t.Errorf("the second FinishAttempt: %v, want ErrLeaseLost", err)
 	}
@@ -100,7 +100,7 @@ func leaseRunsOut(t *testing.T, w *world) {
 	if l.ID != old.ID || l.Lease.Fence != old.Lease.Fence+1 || l.Attempts != 2 {
 		t.Errorf("leased %+v after %+v", l, old)
 	}
-	err := w.FinishAttempt(t.Context(), old.Lease, w.attempt(gateway.EventAccepted), w.clock.Now(), false)
+	err := w.FinishAttempt(t.Context(), old.Lease, gateway.AttemptResult{Attempt: w.attempt(gateway.EventAccepted), Next: w.clock.Now(), AwaitCase: false})
 	if !errors.Is(err, meta.ErrLeaseLost) {
 		t.Errorf("who lost the lease finished: %v", err)
 	}
@@ -130,7 +130,7 @@ func leaseRenewed(t *testing.T, w *world) {
 		t.Error("a renewed lease was taken")
 	}
 	w.clock.Add(time.Hour) // it ran out, but nobody took it
-	must(t, w.FinishAttempt(t.Context(), lease, w.attempt(gateway.EventAccepted), w.clock.Now(), false))
+	must(t, w.FinishAttempt(t.Context(), lease, gateway.AttemptResult{Attempt: w.attempt(gateway.EventAccepted), Next: w.clock.Now(), AwaitCase: false}))
 }
 
 // Two nodes lease from one database, finishing and losing leases: no delivery is ever in two hands, and each
@@ -149,7 +149,7 @@ func leaseRace(t *testing.T, w *world) {
 		store, owner := stores[i%len(stores)], fmt.Sprintf("node%d", i)
 		group.Go(func() error {
 			for {
-				leased, err := store.LeaseDeliveries(ctx, owner, 3, time.Hour)
+				leased, err := LeaseAny(ctx, store, owner, 3, time.Hour)
 				if err != nil {
 					return err
 				}
@@ -200,7 +200,7 @@ func finishOrDefer(ctx context.Context, store *meta.Store, l gateway.LeasedDeliv
 		return false, err
 	}
 	return event == gateway.EventAccepted,
-		store.FinishAttempt(ctx, l.Lease, gateway.Attempt{Started: now, Ended: now, Event: event}, now, false)
+		store.FinishAttempt(ctx, l.Lease, gateway.AttemptResult{Attempt: gateway.Attempt{Started: now, Ended: now, Event: event}, Next: now, AwaitCase: false})
 }
 
 // A copy that the keyring does not open is put off, and does not hold up the others.
@@ -208,7 +208,7 @@ func leaseUnreadableCopy(t *testing.T, w *world) {
 	broken := w.open(t, NewKeys(), w.clock.Now)
 	bad := w.mail(t, 1)
 	must(t, broken.CommitMail(t.Context(), bad))
-	if _, err := w.LeaseDeliveries(t.Context(), "node", 10, time.Minute); err == nil {
+	if _, err := LeaseAny(t.Context(), w.Store, "node", 10, time.Minute); err == nil {
 		t.Error("nothing could be read, and that was no error")
 	}
 	good := w.commit(t, 1)
@@ -222,24 +222,27 @@ func leaseUnreadableCopy(t *testing.T, w *world) {
 	}
 }
 
-func nextDue(t *testing.T, w *world) {
-	check := func(want time.Time, some bool) {
+func due(t *testing.T, w *world) {
+	check := func(want ...gateway.Due) {
 		t.Helper()
-		due, ok, err := w.NextDue(t.Context())
-		if err != nil || ok != some || ok && !due.Equal(want) {
-			t.Errorf("NextDue: %v, %v, %v; want %v, %v", due, ok, err, want, some)
+		if due, err := w.Due(t.Context()); err != nil || !slices.Equal(due, want) {
+			t.Errorf("Due: %v, %v; want %v", due, err, want)
 		}
 	}
-	check(time.Time{}, false)
-	w.commit(t, 1)
-	check(w.clock.Now(), true)
+	const first, second = "support0@example.com", "support1@example.com"
+	check()
+	w.commit(t, 2)
+	now := w.clock.Now()
+	check(gateway.Due{Route: first, Next: now}, gateway.Due{Route: second, Next: now})
 	l := w.leaseOne(t)
-	check(l.Lease.Until, true)
+	check(gateway.Due{Route: first, Next: l.Lease.Until}, gateway.Due{Route: second, Next: now})
+	if leased, err := w.LeaseDeliveries(t.Context(), "node", first, 10, time.Minute); err != nil || len(leased) != 0 {
+		t.Errorf("another route's delivery was leased: %v, %v", leased, err)
+	}
 	w.finish(t, l, gateway.EventDeferred, true)
-	check(w.clock.Now().Add(time.Minute), true)
-	w.clock.Add(time.Minute)
+	check(gateway.Due{Route: first, Next: now.Add(time.Minute)}, gateway.Due{Route: second, Next: now})
 	w.finish(t, w.leaseOne(t), gateway.EventRejected, true)
-	check(time.Time{}, false)
+	check(gateway.Due{Route: first, Next: now.Add(time.Minute)})
 }
 
 func wake(t *testing.T, w *world) {
@@ -264,6 +267,6 @@ func wake(t *testing.T, w *world) {
 	l := w.leaseOne(t)
 	w.finish(t, l, gateway.EventRejected, true)
 	check("a rejected attempt", false)
-	must(t, w.ApplyEvent(t.Context(), l.ID, gateway.EventRetry, admin()))
+	must(t, w.ApplyEvent(t.Context(), l.ID, gateway.EventRetry, admin(), because()))
 	check("ApplyEvent", true)
 }

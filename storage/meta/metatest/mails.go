@@ -51,12 +51,12 @@ func commitWithoutPackage(t *testing.T, w *world) {
 func commitAllOrNothing(t *testing.T, w *world) {
 	first := w.commit(t, 1)
 	for name, spoil := range map[string]func(*gateway.AcceptedMail){
-		"a delivery twice": func(m *gateway.AcceptedMail) { m.Routes = append(m.Routes, m.Routes[0]) },
+		"a delivery twice": func(m *gateway.AcceptedMail) { m.Deliveries = append(m.Deliveries, m.Deliveries[0]) },
 		"an object twice":  func(m *gateway.AcceptedMail) { m.Package.Objects[2] = m.Package.Objects[0] },
 		"another's object": func(m *gateway.AcceptedMail) { m.Package.Objects[0] = first.Package.Objects[0] },
 		"an item twice":    func(m *gateway.AcceptedMail) { m.Package.Items[1].Ordinal = 0 },
 		"another's ID":     func(m *gateway.AcceptedMail) { m.Package.ID = first.ID },
-		"no route":         func(m *gateway.AcceptedMail) { m.Routes = nil },
+		"no route":         func(m *gateway.AcceptedMail) { m.Deliveries = nil },
 		"no copy":          func(m *gateway.AcceptedMail) { m.Copy.Inline = nil },
 	} {
 		m := w.mail(t, 2)

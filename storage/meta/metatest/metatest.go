@@ -3,6 +3,7 @@
 package metatest
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -41,7 +42,11 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		"LeaseRenewed":             leaseRenewed,
 		"LeaseRace":                leaseRace,
 		"LeaseUnreadableCopy":      leaseUnreadableCopy,
-		"NextDue":                  nextDue,
+		"Due":                      due,
+		"Mail world":               mailWorld,
+		"Repeats":                  repeats,
+		"Refusals":                 refusals,
+		"Alerts":                   alerts,
 		"Wake":                     wake,
 		"FinishAttempt":            finishAttempt,
 		"DeliveryStates":           deliveryStates,
@@ -196,9 +201,9 @@ func NewMail(now time.Time, key gateway.QueueKey, routes ...gateway.Route) gatew
 			},
 			Items: []gateway.Item{{Ordinal: 0, Size: 900, Segments: 1}, {Ordinal: 1, Size: 1900, Segments: 1}},
 		},
-		Routes: routes,
 	}
 	for _, route := range routes {
+		m.Deliveries = append(m.Deliveries, gateway.NewDelivery{Route: route})
 		m.Envelope.Recipients = append(m.Envelope.Recipients, gateway.Recipient{Address: route.Address, Route: route})
 		m.Package.Placements = append(m.Package.Placements, gateway.Placement{
 			Kind: gateway.PlacementRoute, Place: route.Address, Expires: m.Package.Expires,
@@ -224,10 +229,33 @@ func (w *world) commit(t *testing.T, n int) gateway.AcceptedMail {
 
 func (w *world) lease(t *testing.T, limit int) []gateway.LeasedDelivery {
 	t.Helper()
-	leased, err := w.LeaseDeliveries(t.Context(), "node", limit, time.Minute)
+	leased, err := LeaseAny(t.Context(), w.Store, "node", limit, time.Minute)
 	must(t, err)
 	return leased
 }
+
+// LeaseAny leases from one route after the other, as a relay does.
+func LeaseAny(ctx context.Context, store *meta.Store, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+	due, err := store.Due(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []gateway.LeasedDelivery
+	for _, d := range due {
+		if len(all) == limit {
+			break
+		}
+		leased, err := store.LeaseDeliveries(ctx, owner, d.Route, limit-len(all), ttl)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, leased...)
+	}
+	return all, nil
+}
+
+// because is why an admin does something.
+func because() gateway.Secret { return gateway.NewSecret("reason-marker") }
 
 func (w *world) leaseOne(t *testing.T) gateway.LeasedDelivery {
 	t.Helper()
@@ -240,7 +268,7 @@ func (w *world) leaseOne(t *testing.T) gateway.LeasedDelivery {
 
 func (w *world) finish(t *testing.T, l gateway.LeasedDelivery, event gateway.DeliveryEvent, awaitCase bool) {
 	t.Helper()
-	must(t, w.FinishAttempt(t.Context(), l.Lease, w.attempt(event), w.clock.Now().Add(time.Minute), awaitCase))
+	must(t, w.FinishAttempt(t.Context(), l.Lease, gateway.AttemptResult{Attempt: w.attempt(event), Next: w.clock.Now().Add(time.Minute), AwaitCase: awaitCase}))
 }
 
 func (w *world) attempt(event gateway.DeliveryEvent) gateway.Attempt {
@@ -279,4 +307,6 @@ func wantCode(t *testing.T, what string, err error, code gateway.Code) {
 	}
 }
 
-func admin() gateway.Principal { return gateway.Principal{Kind: gateway.PrincipalAdmin} }
+func admin() gateway.Principal {
+	return gateway.Principal{Kind: gateway.PrincipalAdmin, Name: gateway.NewSecret("name-marker")}
+}

@@ -102,11 +102,11 @@ func garbage(t *testing.T, w *world) {
 		}
 	}
 	for _, d := range w.deliveries(t, queued.ID) {
-		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin()))
+		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin(), because()))
 	}
 	w.clock.Add(time.Second)
 	for _, d := range w.deliveries(t, m.ID) {
-		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin()))
+		must(t, w.ApplyEvent(t.Context(), d.ID, gateway.EventDrop, admin(), because()))
 	}
 	w.clock.Add(400 * 24 * time.Hour)
 	_, err = w.ExpirePackages(t.Context(), 10)

@@ -17,9 +17,16 @@ export interface Session {
   agent: string;
 }
 
+/** What a virus scanner said of the mail, unless it found it clean. */
+export interface Scan {
+  infected: boolean;
+  signature: string;
+}
+
 export interface Opened {
   serverSecret: string;
   grant: string;
+  scan: Scan | null;
   head: Bytes;
 }
 
@@ -93,7 +100,19 @@ export async function open(id: string, proof: string): Promise<Opened> {
   ) {
     throw new ApiError("unavailable", "The server did not answer as expected.");
   }
-  return { serverSecret: body.server_secret, grant: body.grant, head: fromBase64(body.head) };
+  return { serverSecret: body.server_secret, grant: body.grant, scan: parseScan(body.scan), head: fromBase64(body.head) };
+}
+
+/** A verdict other than infected means that nobody has scanned the files. */
+export function parseScan(value: unknown): Scan | null {
+  if (value === undefined) return null;
+  if (!isRecord(value) || typeof value.verdict !== "string") {
+    throw new ApiError("unavailable", "The server did not answer as expected.");
+  }
+  return {
+    infected: value.verdict === "infected",
+    signature: typeof value.signature === "string" ? value.signature : "",
+  };
 }
 
 /** Fetches one object whole. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ApiError, parseScan } from "./api";
 import { fromHex, toBase64Url } from "./encoding";
 import { isKeycode, packageID, proofOf, storedKeycode, takeKeycode } from "./keycode";
 import { ManifestError, parseManifest } from "./manifest";
@@ -69,6 +70,14 @@ test("package IDs are 32 lower-case hex digits", () => {
 test("keycodes have one spelling", () => {
   assert.equal(isKeycode(keycode), true);
   assert.equal(isKeycode(`${keycode}=`), false);
+});
+
+test("a scan warns unless it is absent, and an unknown verdict is no clean one", () => {
+  assert.equal(parseScan(undefined), null);
+  assert.deepEqual(parseScan({ verdict: "infected", signature: "Eicar" }), { infected: true, signature: "Eicar" });
+  assert.deepEqual(parseScan({ verdict: "unscanned" }), { infected: false, signature: "" });
+  assert.deepEqual(parseScan({ verdict: "later" }), { infected: false, signature: "" });
+  for (const value of [null, "clean", [], {}, { verdict: 1 }]) assert.throws(() => parseScan(value), ApiError);
 });
 
 test("the proof is HKDF-SHA256 with the raw ID as its salt", async () => {

@@ -4,7 +4,7 @@ import { packageID, proofOf, storedKeycode } from "./keycode";
 import type { Item } from "./manifest";
 import { fileName } from "./names";
 import { DamagedError, openHead, openItem, type Unsealed } from "./unseal";
-import { element, type Row, say, show, showAccount, showLoginError, showNotice, showPackage } from "./view";
+import { confirmInfected, element, type Row, say, show, showAccount, showLoginError, showNotice, showPackage } from "./view";
 
 const id = packageID(location.pathname);
 
@@ -47,7 +47,11 @@ async function openPackage(id: string, authenticated: boolean): Promise<void> {
   const unsealed = await openHead(opened.head, id, opened.serverSecret, keycode);
   const grant = new Grant(id, keycode, opened.grant);
   const { created, items } = unsealed.manifest;
-  showPackage(created, items, (item, row) => download(item, row, unsealed, grant));
+  const { scan } = opened;
+  showPackage(created, items, scan, async (item, row) => {
+    if (scan?.infected === true && !(await confirmInfected(item, scan))) return;
+    await download(item, row, unsealed, grant);
+  });
 }
 
 /** The right to fetch objects, renewed once when it has run out. */

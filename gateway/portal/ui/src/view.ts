@@ -1,4 +1,5 @@
 // What the page shows. Everything is set as text; nothing becomes markup.
+import type { Scan } from "./api";
 import type { Item } from "./manifest";
 import { displayName, displaySize } from "./names";
 
@@ -47,7 +48,12 @@ export function showNotice(title: string, text: string, id: string | null, retry
   show("notice");
 }
 
-export function showPackage(created: Date, items: Item[], download: (item: Item, row: Row) => Promise<void>): void {
+export function showPackage(
+  created: Date,
+  items: Item[],
+  scan: Scan | null,
+  download: (item: Item, row: Row) => Promise<void>,
+): void {
   const count = items.length === 1 ? "1 file" : `${items.length} files`;
   const when = created.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
   element("package-about", HTMLElement).textContent = `${count}, received ${when}`;
@@ -58,6 +64,50 @@ export function showPackage(created: Date, items: Item[], download: (item: Item,
   });
   element("files", HTMLElement).replaceChildren(...rows);
   show("package");
+  showScan(scan);
+}
+
+/** Warns above the files. An alert is announced when it comes to stand in what shows already. */
+function showScan(scan: Scan | null): void {
+  const banner = element("scan", HTMLElement);
+  banner.hidden = scan === null;
+  banner.classList.toggle("infected", scan?.infected === true);
+  banner.setAttribute("role", scan?.infected === true ? "alert" : "note");
+  let title = "";
+  let text = "";
+  if (scan?.infected === true) {
+    title = "A virus was found in this mail";
+    text = `The virus scanner reports ${finding(scan)}. Its files can harm your computer. Do not open them unless you know what you are doing.`;
+  } else if (scan !== null) {
+    title = "Not scanned for viruses";
+    text = "No virus scanner has looked at these files. Open them only if you expect them from this sender.";
+  }
+  element("scan-title", HTMLElement).textContent = title;
+  element("scan-text", HTMLElement).textContent = text;
+}
+
+function finding(scan: Scan): string {
+  return scan.signature === "" ? "a virus" : displayName(scan.signature);
+}
+
+/** Asks whether an item is wanted all the same. Escape, and whatever closes the question otherwise, means no. */
+export function confirmInfected(item: Item, scan: Scan): Promise<boolean> {
+  const dialog = element("confirm", HTMLDialogElement);
+  element("confirm-text", HTMLElement).textContent =
+    `The virus scanner reports ${finding(scan)} in the mail that ${displayName(item.name)} came with. It can harm your computer.`;
+  element("confirm-no", HTMLButtonElement).onclick = () => {
+    dialog.close("no");
+  };
+  element("confirm-yes", HTMLButtonElement).onclick = () => {
+    dialog.close("yes");
+  };
+  dialog.returnValue = "no";
+  return new Promise((resolve) => {
+    dialog.onclose = () => {
+      resolve(dialog.returnValue === "yes");
+    };
+    dialog.showModal();
+  });
 }
 
 /** One file of the list, with its button, its progress and its message. */

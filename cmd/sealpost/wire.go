@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sealpost/crypto"
+	"sealpost/gateway"
+	"sealpost/gateway/alert"
+	"sealpost/gateway/certificate"
+	"sealpost/gateway/clamd"
+	"sealpost/gateway/config"
+	"sealpost/gateway/downgrade"
+	"sealpost/gateway/dsn"
+	"sealpost/gateway/intake"
+	"sealpost/gateway/policy"
+	"sealpost/gateway/portal"
+	"sealpost/gateway/relay"
+	"sealpost/gateway/rewrite"
+	"sealpost/gateway/senderauth"
+	"sealpost/gateway/smtpd"
+	"sealpost/gateway/spool"
+	"sealpost/gateway/srs"
+	"sealpost/gateway/telemetry"
+)
+
+// gatewayNode is one running gateway: its parts, wired.
+type gatewayNode struct {
+	smtp         *smtpd.Server
+	relay        *relay.Relay
+	sweeper      *intake.Sweeper
+	portal       *http.Server
+	metrics      *http.Server
+	challenges   *http.Server
+	certificates *certificate.Store // nil when nothing has TLS
+	alerts       *alert.Watch
+	readiness    *telemetry.Readiness
+	logger       *slog.Logger
+}
+
+// wiring is what the parts share while they are made.
+type wiring struct {
+	cfg          *config.Config
+	stores       *stores
+	router       *router
+	back         *srs.Rewriter
+	scanner      *clamd.Client             // nil without a scanner
+	senders      *senderauth.Authenticator // nil when senders are not judged
+	certificates *certificate.Store        // nil when nothing has TLS
+	resolver     *net.Resolver
+	registry     *prometheus.Registry
+	logger       *slog.Logger
+}
+
+func newWiring(ctx context.Context, cfg *config.Config, s *stores, logger *slog.Logger) (*wiring, error) {
+	w := &wiring{cfg: cfg, stores: s, resolver: newResolver(cfg), registry: telemetry.NewRegistry(), logger: logger}
+	var err error
+	if w.back, err = newSRS(cfg); err != nil {
+		return nil, err
+	}
+	if w.router, err = newRouter(cfg, w.back); err != nil {
+		return nil, err
+	}
+	if cfg.Scan.Clamd != "" {
+		if w.scanner, err = newScanner(cfg, logger, w.registry); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Authentication.Enabled {
+		w.senders = senderauth.New(senderauth.Options{
+			AuthservID: cfg.Hostname, Resolver: w.resolver, TrustedIDs: cfg.Authentication.TrustedIDs, Logger: logger, Metrics: w.registry,
+		})
+	}
+	if cfg.SMTP.TLS.Enabled() || cfg.Portal.TLS.Enabled() {
+		w.certificates, err = newCertificates(ctx, cfg, logger, w.registry)
+	}
+	return w, err
+}
+
+func newGateway(ctx context.Context, cfg *config.Config, s *stores, logger *slog.Logger) (*gatewayNode, error) {
+	w, err := newWiring(ctx, cfg, s, logger)
+	if err != nil {
+		return nil, err
+	}
+	taking, err := w.intake()
+	if err != nil {
+		return nil, err
+	}
+	g := &gatewayNode{
+		logger:       logger,
+		sweeper:      intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
+		relay:        w.relay(),
+		certificates: w.certificates,
+		alerts:       w.alerts(taking),
+		readiness:    telemetry.NewReadiness(s.meta.Ping),
+		metrics:      &http.Server{Handler: telemetry.MetricsHandler(w.registry), ReadHeaderTimeout: 10 * time.Second},
+		challenges:   &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: 10 * time.Second},
+	}
+	if w.certificates != nil {
+		g.challenges.Handler = w.certificates.HTTPChallenge(http.NotFoundHandler())
+	}
+	if g.smtp, err = w.smtp(taking); err != nil {
+		return nil, err
+	}
+	g.portal, err = w.portal(g.readiness)
+	return g, err
+}
+
+func newScanner(cfg *config.Config, logger *slog.Logger, metrics prometheus.Registerer) (*clamd.Client, error) {
+	client, err := clamd.New(clamd.Options{Address: cfg.Scan.Clamd, Logger: logger, Metrics: metrics})
+	if err != nil {
+		return nil, fmt.Errorf("scan.clamd: %w", err)
+	}
+	return client, nil
+}
+
+// newResolver asks the servers that are configured, in turn, or else those of the system.
+func newResolver(cfg *config.Config) *net.Resolver {
+	if len(cfg.DNS) == 0 {
+		return net.DefaultResolver
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		var conn net.Conn
+		err := fmt.Errorf("dns: no server")
+		for _, server := range cfg.DNS {
+			if conn, err = dialer.DialContext(ctx, network, server); err == nil {
+				return conn, nil
+			}
+		}
+		return nil, err
+	}}
+}
+
+func usesACME(cfg *config.Config) bool { return len(cfg.SMTP.TLS.ACME)+len(cfg.Portal.TLS.ACME) > 0 }
+
+func newCertificates(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry prometheus.Registerer) (*certificate.Store, error) {
+	options := certificate.Options{Logger: logger, Metrics: registry}
+	for _, pair := range append(cfg.SMTP.TLS.Pairs(), cfg.Portal.TLS.Pairs()...) {
+		options.Files = append(options.Files, certificate.Pair{Cert: pair.Cert, Key: pair.Key})
+	}
+	if usesACME(cfg) {
+		options.ACME = &certificate.ACME{
+			Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, RootsFile: cfg.ACME.Roots,
+			Names:   append(append([]string{}, cfg.SMTP.TLS.ACME...), cfg.Portal.TLS.ACME...),
+			Storage: filepath.Join(cfg.Data, "acme"),
+		}
+	}
+	certificates, err := certificate.New(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificates: %w", err)
+	}
+	return certificates, nil
+}
+
+// tlsFor returns what a listener offers; nil when it has no certificate.
+func (w *wiring) tlsFor(t config.TLS) *tls.Config {
+	if !t.Enabled() {
+		return nil
+	}
+	return w.certificates.TLSConfig()
+}
+
+func (w *wiring) intake() (*intake.Intake, error) {
+	sealer, err := newSealer(w.cfg, w.stores.keyring)
+	if err != nil {
+		return nil, err
+	}
+	return intake.New(w.intakeOptions(), sealer, w.stores.blobs, w.stores.intake), nil
+}
+
+// commonOptions are what a mail is judged by, wherever it comes from.
+func commonOptions(cfg *config.Config, rules *policy.Policy) intake.Options {
+	limits := cfg.SMTP.Limits
+	return intake.Options{
+		Hostname: cfg.Hostname, ShowFilenames: cfg.Notice.Filenames == config.FilenamesShow,
+		Limits: rewrite.Limits{HeaderBytes: int64(limits.HeaderSize), LineLength: int64(limits.LineLength), Depth: limits.Depth, Parts: limits.Parts},
+		Judge:  rules.Judge,
+		IsOurs: func(value string) bool { return senderauth.IsOurs(value, cfg.Hostname) },
+	}
+}
+
+func (w *wiring) intakeOptions() intake.Options {
+	options := commonOptions(w.cfg, policy.Default())
+	options.Logger, options.Metrics = w.logger, w.registry
+	options.OnVirus, options.ScannerDown = gateway.Reject, gateway.Defer
+	options.Returner = dsn.Returner{Hostname: w.cfg.Hostname, Hide: w.router.hidden()}
+	options.FingerprintKey = w.stores.keyring.Lookup("fingerprints", "key")
+	if w.senders != nil {
+		options.Authenticator = authenticator{w.senders}
+	}
+	if w.scanner != nil {
+		options.Scanner = w.scanner
+	}
+	if w.cfg.Scan.OnVirus == config.VirusSeal {
+		options.OnVirus = gateway.Seal
+	}
+	if w.cfg.Scan.ScannerDown == config.ScannerPass {
+		options.ScannerDown = gateway.Keep
+	}
+	return options
+}
+
+// authenticator joins the two packages' views of a mail.
+type authenticator struct{ senders *senderauth.Authenticator }
+
+func (a authenticator) Authenticate(ctx context.Context, envelope gateway.Envelope, mail intake.Mail) (gateway.Authentication, []byte, error) {
+	return a.senders.Authenticate(ctx, envelope, mail)
+}
+
+func (w *wiring) smtp(handler smtpd.Handler) (*smtpd.Server, error) {
+	waiting, err := spool.Open(filepath.Join(w.cfg.Data, "spool"))
+	if err != nil {
+		return nil, err
+	}
+	smtp := w.cfg.SMTP
+	front := smtpd.DefaultLimits()
+	front.Recipients, front.Connections = smtp.Limits.Recipients, smtp.Limits.Connections
+	front.ConnectionsPerClient, front.MailsPerClient = smtp.Limits.ConnectionsPerClient, smtp.Limits.MailsPerClient
+	front.ReceivedFields = smtp.Limits.ReceivedFields
+	front.CommandIdle, front.DataIdle, front.DataTotal = smtp.Limits.CommandIdle.Std(), smtp.Limits.DataIdle.Std(), smtp.Limits.DataTotal.Std()
+	return smtpd.New(smtpd.Options{
+		Hostname: w.cfg.Hostname, TLS: w.tlsFor(smtp.TLS), MaxMessageSize: int64(smtp.MaxMessageSize), Limits: front,
+		AllowFrom: smtp.AllowFrom, TrustedRelays: smtp.TrustedRelays, ProxyFrom: smtp.ProxyFrom,
+		Router: w.router, Handler: handler, Logger: w.logger, Metrics: w.registry,
+		NewSpooled: func() (gateway.Spooled, error) { return waiting.New(), nil },
+	})
+}
+
+func (w *wiring) relay() *relay.Relay {
+	options := relay.Options{
+		Hostname: w.cfg.Hostname, Owner: gateway.NewPackageID().String(), AwaitCase: w.cfg.ReplayWindow > 0,
+		Workers: w.cfg.Relay.Workers, HopConnections: w.cfg.Relay.ConnectionsPerHop, Resolver: w.resolver,
+		Route: w.router.Current, ReturnHop: w.router.returnHop, DelayAfter: w.cfg.Notices.DelayAfter.Std(),
+		Downgrade: downgrade.Write, DowngradeAddress: downgrade.Address,
+		Wake: w.stores.meta.Wake(), Logger: w.logger, Metrics: w.registry,
+	}
+	if w.cfg.Notices.Enabled {
+		options.Reporter = reporter{dsn.Writer{Hostname: w.cfg.Hostname}}
+	}
+	if w.back != nil {
+		options.ReturnPath = w.back.Forward
+	}
+	return relay.New(options, w.stores.queue, intake.NewCopies(w.stores.blobs))
+}
+
+type reporter struct{ dsn.Writer }
+
+func (r reporter) Write(w io.Writer, report gateway.Report) error { return r.Writer.Write(w, report) }
+
+func (w *wiring) portal(readiness *telemetry.Readiness) (*http.Server, error) {
+	address, err := url.Parse(w.cfg.Portal.URL)
+	if err != nil {
+		return nil, fmt.Errorf("portal.url: %w", err)
+	}
+	options := portal.Options{
+		URL: address, TrustedProxies: w.cfg.Portal.TrustedProxies, Ready: readiness.Ready, Logger: w.logger, Metrics: w.registry,
+	}
+	for i, route := range w.cfg.Routes {
+		other, err := url.Parse(route.PortalURL)
+		if err != nil {
+			return nil, fmt.Errorf("routes[%d].portal_url: %w", i, err)
+		}
+		options.OtherURLs = append(options.OtherURLs, other)
+	}
+	handler, err := portal.New(options, w.stores.meta, w.stores.meta.Sessions(), w.stores.blobs, crypto.NewPasswords())
+	if err != nil {
+		return nil, err
+	}
+	server := portal.NewServer(handler, w.logger)
+	if server.TLSConfig = w.tlsFor(w.cfg.Portal.TLS); server.TLSConfig != nil {
+		server.TLSConfig.NextProtos = append([]string{"h2", "http/1.1"}, server.TLSConfig.NextProtos...)
+	}
+	return server, nil
+}

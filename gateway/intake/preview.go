@@ -1,0 +1,84 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"sealpost/crypto"
+	"sealpost/gateway"
+	"sealpost/gateway/policy"
+	"sealpost/gateway/rewrite"
+)
+
+// Preview is what would become of a mail.
+type Preview struct {
+	Parts []PreviewPart
+	// Dropped is how many Authentication-Results fields were forged in our name and would not go on.
+	Dropped int
+	// Findings are the limits of Salesforce that the mail passes. Hold is why it would be held; empty: it would not.
+	Findings []policy.Finding
+	Hold     string
+
+	transaction *transaction
+	message     *rewrite.Message
+}
+
+// PreviewPart is one part and its verdict. Name is a file name: show it to the mail's owner only.
+type PreviewPart struct {
+	Path, Type, Name string
+	Verdict          gateway.Verdict
+	Size             int64 // encoded, in bytes
+	Why              string
+}
+
+// NewPreview judges a mail as Accept does, by the same code, and stores nothing. why gives the policy's reason for a
+// part. The mail must outlive the Preview.
+func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope, mail Mail, why func(gateway.Part) string) (*Preview, error) {
+	in := New(options, nil, nil, nil)
+	t := &transaction{Intake: in, envelope: envelope, started: time.Now(), deliveries: distinct(envelope.Recipients)}
+	message, err := rewrite.Scan(mail, options.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("scan the mail: %w", err)
+	}
+	if err := t.decide(ctx, message); err != nil {
+		return nil, err
+	}
+	facts, err := outgoing(message, mail.Size(), len(t.trace(message)))
+	if err != nil {
+		return nil, err
+	}
+	p := &Preview{Dropped: t.dropped, Findings: policy.Salesforce(facts), Hold: t.deliveries[0].Hold, transaction: t, message: message}
+	for _, leaf := range t.plan.Leaves() {
+		part := PreviewPart{
+			Path: leaf.Part.Path, Type: leaf.Part.Type, Name: leaf.Part.Filename.Reveal(), Verdict: gateway.Keep,
+			Size: leaf.Part.Size, Why: why(leaf.Part),
+		}
+		if leaf.Sealed {
+			part.Verdict = gateway.Seal
+		}
+		p.Parts = append(p.Parts, part)
+	}
+	return p, nil
+}
+
+// Whole reports whether the mail would be sealed as one file, and why.
+func (p *Preview) Whole() (string, bool) { return p.transaction.plan.Whole() }
+
+// Write writes the mail that would go on, with a link that opens nothing.
+func (p *Preview) Write(w io.Writer) error {
+	t := p.transaction
+	output := rewrite.Output{Trace: t.trace(p.message)}
+	if items := t.plan.Items(); len(items) > 0 {
+		link := crypto.Link{Portal: t.envelope.Recipients[0].Route.PortalURL}
+		output.Notice = rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
+		for _, item := range items {
+			output.Notice.Files = append(output.Notice.Files, rewrite.File{Name: item.Name})
+		}
+	}
+	if _, err := t.plan.Write(w, output); err != nil {
+		return fmt.Errorf("write the mail that would go on: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"sealpost/gateway"
+)
+
+// dispatcher leases deliveries and starts them, until its context ends.
+type dispatcher struct {
+	*Relay
+	start    func(gateway.LeasedDelivery, destination)
+	finished chan struct{} // one for each started delivery that is done
+	busy     int
+	first    int // the route that comes first; it moves on, so that none is always last
+}
+
+// lane returns what the deliveries of a route are counted by before they are leased. Only those back to senders
+// may go to many destinations: they share one lane, and wait for a slot of their destination within it.
+func (r *Relay) lane(address string) destination {
+	route, ok := r.route(address)
+	if !ok || route.NextHop.Host == "" && route.ForwardTo == "" {
+		return destination{domain: address}
+	}
+	return destinationOf(route.NextHop, route.ForwardTo)
+}
+
+// route finds the current route of an address, or of ReturnRoute.
+func (r *Relay) route(address string) (gateway.Route, bool) {
+	if address == gateway.ReturnRoute {
+		return gateway.Route{Address: address, NextHop: r.opts.ReturnHop}, true
+	}
+	return r.opts.Route(address)
+}
+
+func (d *dispatcher) run(ctx context.Context) {
+	wake := d.opts.Wake
+	for ctx.Err() == nil {
+		pause, blocked := d.round(ctx)
+		d.busy -= wait(ctx, &wake, pause, d.finished, blocked)
+	}
+}
+
+// round leases what is due and fits. It returns how long nothing more will be due, and whether something due
+// waits for running attempts to end.
+func (d *dispatcher) round(ctx context.Context) (pause time.Duration, blocked bool) {
+	pause = d.opts.Look
+	due, err := d.queue.Due(ctx)
+	var now time.Time
+	if err == nil {
+		now, err = d.queue.Now(ctx)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			d.log.Error("the queue cannot be read", "error", err)
+		}
+		return pause, false
+	}
+	d.first++
+	for i := range due {
+		route := due[(i+d.first)%len(due)]
+		if wait := route.Next.Sub(now); wait > 0 {
+			pause = min(pause, max(wait, minPause))
+			continue
+		}
+		full, err := d.lease(ctx, route.Route)
+		if err != nil {
+			if ctx.Err() == nil {
+				d.log.Error("deliveries cannot be leased", "error", err)
+			}
+			return d.opts.Look, false
+		}
+		if full {
+			blocked = true
+		} else {
+			pause = min(pause, minPause)
+		}
+	}
+	return pause, blocked
+}
+
+// lease starts due deliveries of a route, and reports whether it got as many as it had slots for.
+func (d *dispatcher) lease(ctx context.Context, route string) (full bool, err error) {
+	lane := d.lane(route)
+	n := d.slots.reserve(lane, d.opts.Workers-d.busy)
+	if n == 0 {
+		return true, nil
+	}
+	leased, err := d.queue.LeaseDeliveries(ctx, d.opts.Owner, route, n, d.opts.LeaseTTL)
+	for _, delivery := range leased {
+		d.start(delivery, lane)
+	}
+	d.busy += len(leased)
+	d.slots.release(lane, n-len(leased))
+	return len(leased) == n, err
+}
+
+// wait returns when ctx has ended, or when it is time to look again: after a wake-up or the pause, and if
+// something waits for a slot, when an attempt has ended. It returns how many have.
+func wait(ctx context.Context, wake *<-chan struct{}, pause time.Duration, finished <-chan struct{}, blocked bool) int {
+	freed := 0
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return freed
+		case <-timer.C:
+			return freed + drain(finished)
+		case _, open := <-*wake:
+			if open {
+				return freed + drain(finished)
+			}
+			*wake = nil
+		case <-finished:
+			freed++
+			if blocked {
+				return freed + drain(finished)
+			}
+		}
+	}
+}
+
+func drain(finished <-chan struct{}) int {
+	for n := 0; ; n++ {
+		select {
+		case <-finished:
+		default:
+			return n
+		}
+	}
+}
