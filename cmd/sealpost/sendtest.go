@@ -45,9 +45,7 @@ func (c *sendTestCommand) Run(ctx context.Context, std streams) error {
 		if _, err := fmt.Fprintf(std.out, "sent as %s; the gateway has taken it\n", messageID); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, c.Wait)
-		defer cancel()
-		return follow(ctx, std.out, s, gateway.NewSecret(messageID))
+		return follow(ctx, std.out, s, gateway.NewSecret(messageID), c.Wait)
 	})
 }
 
@@ -85,7 +83,8 @@ func (c *sendTestCommand) mail(messageID string) io.Reader {
 }
 
 // follow waits until each delivery of the mail has ended, and tells its way.
-func follow(ctx context.Context, w io.Writer, s *stores, messageID gateway.Secret) error {
+func follow(ctx context.Context, w io.Writer, s *stores, messageID gateway.Secret, wait time.Duration) error {
+	over := time.After(wait)
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
@@ -98,17 +97,19 @@ func follow(ctx context.Context, w io.Writer, s *stores, messageID gateway.Secre
 			if err != nil {
 				return err
 			}
-			if settled(deliveries) || ctx.Err() != nil {
+			if settled(deliveries) {
 				return arrival(ctx, w, s, ids[0], deliveries)
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			return ctx.Err()
+		case <-over:
 			if len(ids) == 0 {
 				return errors.New("the mail is not in this installation's database: does the gateway run with this configuration?")
 			}
-			return errors.Join(traceMail(context.WithoutCancel(ctx), w, s, ids[0]), errors.New("the mail still waits; the last answer above says why"))
+			return errors.Join(traceMail(ctx, w, s, ids[0]), errors.New("the mail still waits; the last answer above says why"))
 		}
 	}
 }

@@ -54,7 +54,7 @@ func TestBrowserWarnsOfAnInfectedMail(t *testing.T) {
 	b.click("invoice\ufffdfdp.exe")
 	b.key(kb.Tab)
 	b.wantEval(focused, "confirm-yes")
-	b.key(kb.Enter)
+	b.press("#confirm-yes")
 	if got := b.saved("invoice_fdp.exe"); string(got) != "MZ" {
 		t.Errorf("the file came as %q", got)
 	}

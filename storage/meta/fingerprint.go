@@ -15,6 +15,7 @@ const repeatWindow = 24 * time.Hour
 
 const (
 	qInsertFingerprint = `INSERT INTO fingerprints (mail_id, fingerprint, at, owner) VALUES ($1, $2, $3, $4)`
+	qFingerprinted     = `SELECT 1 FROM fingerprints WHERE fingerprint = $1 LIMIT 1`
 	qRepeated          = `SELECT mail_id FROM fingerprints WHERE fingerprint = $1 AND at > $2 AND (ended = 1 OR owner <> $3)
 		ORDER BY at DESC LIMIT 1`
 	qCountRepeat        = `UPDATE fingerprints SET repeats = repeats + 1 WHERE mail_id = $1`
@@ -94,21 +95,18 @@ func (tx *transaction) applySettlements(ctx context.Context, all []settlement) e
 // Repeated returns the mail that was accepted within a day with this fingerprint and whose 250 may have been lost:
 // its session ended without a further command, or its process did. It counts the repeat.
 func (s *Store) Repeated(ctx context.Context, fingerprint []byte) (gateway.PackageID, bool, error) {
-	var id string
-	found := func(q querier, now time.Time) error {
-		return q.row(ctx, qRepeated, fingerprint, micros(now.Add(-repeatWindow)), s.process).Scan(&id)
+	const doing = "look for a repeated mail"
+	var known int
+	err := s.row(ctx, qFingerprinted, fingerprint).Scan(&known)
+	if errors.Is(err, sql.ErrNoRows) {
+		return gateway.PackageID{}, false, nil // as with nearly every mail, which so costs no transaction
 	}
-	now, err := s.Now(ctx)
 	if err != nil {
-		return gateway.PackageID{}, false, err
+		return gateway.PackageID{}, false, s.failure(ctx, doing, err)
 	}
-	if !s.settle.some() {
-		if err := found(s, now); errors.Is(err, sql.ErrNoRows) {
-			return gateway.PackageID{}, false, nil
-		}
-	}
-	err = s.update(ctx, "look for a repeated mail", func(tx *transaction) error {
-		if err := found(tx, tx.now); err != nil {
+	var id string
+	err = s.update(ctx, doing, func(tx *transaction) error { // in which all that was settled is settled
+		if err := tx.row(ctx, qRepeated, fingerprint, micros(tx.now.Add(-repeatWindow)), s.process).Scan(&id); err != nil {
 			return err
 		}
 		_, err := tx.exec(ctx, qCountRepeat, id)
