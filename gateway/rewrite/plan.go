@@ -37,7 +37,7 @@ type Plan struct {
 	kept   int
 	sealed int
 	// dropped are the fields of the top header that do not go on, by where they begin.
-	dropped map[int64]bool
+	dropped map[int64]span
 }
 
 // NewPlan asks judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
@@ -51,23 +51,33 @@ func NewWholePlan(m *Message, reason string) (*Plan, error) {
 	return newPlan(m, nil, reason)
 }
 
-// Drop leaves out of the top header each field for which drop is true, given its lower-cased name and its
-// unfolded value, and returns how many. A mail that is sealed whole takes few fields along and needs no such care.
+// Drop leaves out of the top header each field for which drop is true, given its lower-cased name and the first
+// bytes of its unfolded value, and returns how many. Fields count as a lenient reader has them: with white space
+// before the colon too. A mail that is sealed whole takes few fields along and needs no such care.
 func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 	if p.whole != "" {
 		return 0, nil
 	}
-	all, err := p.topFields()
-	if err != nil {
-		return 0, err
-	}
-	p.dropped = map[int64]bool{}
-	for _, f := range all {
+	r := newFieldReader(p.msg.src, maxField)
+	p.dropped = map[int64]span{}
+	for {
+		f, err := r.next()
+		if errors.Is(err, io.EOF) {
+			return len(p.dropped), nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read the header: %w", err)
+		}
+		if f.raw == nil {
+			f.raw = make([]byte, maxField)
+			if _, err := p.msg.src.ReadAt(f.raw, f.start); err != nil {
+				return 0, fmt.Errorf("read a long field: %w", err)
+			}
+		}
 		if drop(f.name, f.value()) {
-			p.dropped[f.start] = true
+			p.dropped[f.start] = f.span
 		}
 	}
-	return len(p.dropped), nil
 }
 
 func newPlan(m *Message, judge Judge, whole string) (*Plan, error) {

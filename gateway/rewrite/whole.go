@@ -97,7 +97,7 @@ func (p *Plan) writeSingle(m *meter, n *notice) error {
 		return err
 	}
 	for _, f := range all {
-		if f.isMIME() || p.dropped[f.start] {
+		if _, dropped := p.dropped[f.start]; dropped || f.isMIME() {
 			continue
 		}
 		if _, err := m.Write(f.raw); err != nil {
@@ -117,7 +117,7 @@ func (p *Plan) writeWrapped(m *meter, n *notice, edits []edit, link string) erro
 	var inner strings.Builder
 	version := "MIME-Version: 1.0\r\n"
 	for _, f := range all {
-		if p.dropped[f.start] {
+		if _, dropped := p.dropped[f.start]; dropped {
 			continue
 		}
 		if strings.HasPrefix(f.name, "content-") {
@@ -141,7 +141,7 @@ func (p *Plan) writeWrapped(m *meter, n *notice, edits []edit, link string) erro
 		return err
 	}
 	root := p.msg.root
-	if err := apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, edits); err != nil {
+	if err := apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, append(p.dropEdits(root.body), edits...)); err != nil {
 		return err
 	}
 	text, err := n.part()

@@ -66,12 +66,8 @@ func (p *Plan) about() kind {
 
 func (p *Plan) copyMail(m *meter, edits []edit) error {
 	root := p.msg.root
-	var body []edit
-	head, err := p.dropEdits()
-	if err != nil {
-		return err
-	}
-	for _, e := range edits {
+	var head, body []edit
+	for _, e := range append(p.dropEdits(0), edits...) {
 		if e.start < root.body {
 			head = append(head, e)
 		} else {
@@ -85,22 +81,15 @@ func (p *Plan) copyMail(m *meter, edits []edit) error {
 	return apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, body)
 }
 
-// dropEdits remove the fields that do not go on.
-func (p *Plan) dropEdits() ([]edit, error) {
-	if len(p.dropped) == 0 {
-		return nil, nil
-	}
-	all, err := p.topFields()
-	if err != nil {
-		return nil, err
-	}
+// dropEdits remove the fields that do not go on, of what begins at from.
+func (p *Plan) dropEdits(from int64) []edit {
 	var edits []edit
-	for _, f := range all {
-		if p.dropped[f.start] {
-			edits = append(edits, remove(f.span))
+	for start, s := range p.dropped {
+		if start >= from {
+			edits = append(edits, remove(s))
 		}
 	}
-	return edits, nil
+	return edits
 }
 
 // writeParts writes a multipart without its sealed parts.

@@ -120,6 +120,31 @@ func (r *remembering) Wrap(table, column, rowID string, plaintext []byte) ([]byt
 	return wrapped, err
 }
 
+// fillMailWorld stores a mail that goes back to a sender, and what else names a correspondent.
+func fillMailWorld(t *testing.T, s *meta.Store, clock *metatest.Clock) {
+	t.Helper()
+	key, err := s.QueueKey(t.Context(), clock.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := metatest.NewMail(clock.Now(), key, gateway.Route{Address: gateway.ReturnRoute, ForwardTo: "return-marker@client.example"})
+	m.Envelope.Hello, m.Envelope.EnvelopeID = "hello-marker.client.example", gateway.NewSecret("envelope-marker")
+	m.Deliveries[0].DSN.OriginalRecipient = gateway.NewSecret("rfc822;original-marker@client.example")
+	m.Deliveries[0].Hold = "hold-marker"
+	m.Fingerprint = []byte("fingerprint")
+	m.Package.Placements = nil
+	refusal := gateway.Refusal{Envelope: gateway.Envelope{MailFrom: "refusal-marker@client.example"}, MessageID: gateway.NewSecret("<refusal-marker@client.example>")}
+	event := gateway.AuditEvent{
+		Client: gateway.NewSecret("192.0.2.99"), Reason: gateway.NewSecret("reason-marker"),
+		Principal: gateway.Principal{Kind: gateway.PrincipalAdmin, Name: gateway.NewSecret("name-marker")},
+	}
+	for _, err := range []error{s.CommitMail(t.Context(), m), s.RecordRefusal(t.Context(), refusal), s.Audit(t.Context(), event)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // fill makes a row in every table.
 func fill(t *testing.T, s *meta.Store, clock *metatest.Clock) gateway.AcceptedMail {
 	t.Helper()
@@ -155,10 +180,12 @@ func TestNoPlaintextInSQLite(t *testing.T) {
 	clock := metatest.NewClock()
 	s := open(t, path, keys, clock.Now)
 	m := fill(t, s, clock)
+	fillMailWorld(t, s, clock)
 	want := []string{
 		"mails.message_id", "mails.client", "mails.mail_from", "mails.copy", "queue_keys.key", "packages.server_secret",
 		"addresses.address", "deliveries.last_reply", "attempts.reply", "agents.address", "agents.password_hash",
-		"sessions.data", "audit_events.client",
+		"sessions.data", "audit_events.client", "audit_events.name", "audit_events.reason", "mails.hello", "mails.envelope_id",
+		"deliveries.recipient", "deliveries.original_recipient", "deliveries.reason", "refusals.mail",
 	}
 	if len(keys.plain) != len(want) {
 		t.Errorf("%d columns are wrapped, want %d", len(keys.plain), len(want))

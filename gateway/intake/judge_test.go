@@ -1,0 +1,174 @@
+package intake_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-msgauth/dkim"
+
+	"sealpost/gateway"
+	"sealpost/gateway/intake"
+)
+
+// judges say what a test wants of every mail.
+type judges struct {
+	authentication gateway.Authentication
+	scan           gateway.Scan
+	err            error
+}
+
+func (j *judges) Authenticate(context.Context, gateway.Envelope, intake.Mail) (gateway.Authentication, []byte, error) {
+	return j.authentication, []byte("Authentication-Results: " + hostname + "; dmarc=" + string(j.authentication.DMARC) + "\r\n"), nil
+}
+
+func (j *judges) Scan(_ context.Context, mail io.Reader, size int64) (gateway.Scan, error) {
+	if n, err := io.Copy(io.Discard, mail); err != nil || n != size {
+		return gateway.Scan{}, errors.New("the mail was not given whole")
+	}
+	return j.scan, j.err
+}
+
+const greeting = "From: Ada <ada@customer.example>\r\nSubject: Hello\r\nMessage-ID: <1@customer.example>\r\n\r\nHello\r\n"
+
+func TestJudgesDecide(t *testing.T) {
+	fails := func(policy string) gateway.Authentication {
+		return gateway.Authentication{DMARC: gateway.AuthFail, DMARCPolicy: policy}
+	}
+	infected := gateway.Scan{Verdict: gateway.ScanInfected, Signature: "Test.Virus"}
+	tests := []struct {
+		name    string
+		judges  judges
+		dmarc   gateway.DMARCPolicy
+		onVirus gateway.Verdict
+		down    gateway.Verdict
+		code    gateway.Code
+		whole   bool
+		silence string
+	}{
+		{name: "nothing found"},
+		{name: "fail is noted", judges: judges{authentication: fails("reject")}, dmarc: gateway.DMARCNote, silence: "DMARC failed"},
+		{name: "fail without a policy", judges: judges{authentication: fails("none")}, dmarc: gateway.DMARCReject, silence: "DMARC failed"},
+		{name: "fail is sealed", judges: judges{authentication: fails("quarantine")}, dmarc: gateway.DMARCSeal, whole: true, silence: "DMARC failed"},
+		{name: "quarantine where reject is set", judges: judges{authentication: fails("quarantine")}, dmarc: gateway.DMARCReject, whole: true, silence: "DMARC failed"},
+		{name: "fail is refused", judges: judges{authentication: fails("reject")}, dmarc: gateway.DMARCReject, code: gateway.CodeRejected},
+		{name: "DNS trouble", judges: judges{authentication: gateway.Authentication{DMARC: gateway.AuthTempError}}, dmarc: gateway.DMARCReject},
+		{name: "SPF alone", judges: judges{authentication: gateway.Authentication{SPF: gateway.AuthFail, DMARC: gateway.AuthNone}}, silence: "SPF failed"},
+		{name: "virus", judges: judges{scan: infected}, onVirus: gateway.Reject, code: gateway.CodeRejected},
+		{name: "virus, no setting", judges: judges{scan: infected}, code: gateway.CodeRejected},
+		{name: "virus is sealed", judges: judges{scan: infected}, onVirus: gateway.Seal, whole: true},
+		{name: "scanner away", judges: judges{err: errBroken}, down: gateway.Defer, code: gateway.CodeUnavailable},
+		{name: "scanner away, no setting", judges: judges{err: errBroken}, code: gateway.CodeUnavailable},
+		{name: "scanner away, pass", judges: judges{err: errBroken}, down: gateway.Keep},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, func(o *intake.Options) {
+				o.Authenticator, o.Scanner, o.OnVirus, o.ScannerDown = &test.judges, &test.judges, test.onVirus, test.down
+			})
+			r := supportRoute()
+			r.DMARC = test.dmarc
+			if test.code != "" {
+				_, err := f.intake.Accept(t.Context(), envelope(r), f.spooled(t, greeting))
+				if gateway.ErrorCode(err) != test.code {
+					t.Errorf("code %q of %v, want %q", gateway.ErrorCode(err), err, test.code)
+				}
+				if len(f.database.refusals) != 1 || f.database.refusals[0].MessageID.Reveal() != "<1@customer.example>" {
+					t.Errorf("remembered %v", f.database.refusals)
+				}
+				return
+			}
+			m := f.accept(t, envelope(r), greeting)
+			if (m.Package != nil) != test.whole || m.Silence != test.silence {
+				t.Errorf("sealed %v, silence %q; want %v, %q", m.Package != nil, m.Silence, test.whole, test.silence)
+			}
+			if !strings.Contains(m.copy, "\r\nAuthentication-Results: "+hostname) {
+				t.Errorf("no result in\n%s", m.copy)
+			}
+			if test.whole && strings.Contains(m.copy, "Hello\r\n\r\n") || m.Package != nil && m.Package.Scan != m.Scan {
+				t.Errorf("the mail goes on, or its package has %+v", m.Package.Scan)
+			}
+		})
+	}
+}
+
+// A mail in which nothing is sealed leaves with its DKIM signature intact, and without a result forged in our name.
+func TestSignedMailStillVerifies(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var signed bytes.Buffer
+	if err := dkim.Sign(&signed, strings.NewReader(greeting), &dkim.SignOptions{Domain: "customer.example", Selector: "s", Signer: private}); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, func(o *intake.Options) {
+		o.IsOurs = func(value string) bool { return strings.HasPrefix(value, hostname) }
+	})
+	m := f.accept(t, envelope(), "Authentication-Results : "+hostname+";\r\n\tdkim=pass header.d=forged.example\r\n"+signed.String())
+	if strings.Contains(m.copy, "forged.example") {
+		t.Errorf("the forged result goes on:\n%s", m.copy)
+	}
+	found, err := dkim.VerifyWithOptions(strings.NewReader(m.copy), &dkim.VerifyOptions{LookupTXT: func(string) ([]string, error) {
+		return []string{"v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(public)}, nil
+	}})
+	if err != nil || len(found) != 1 || found[0].Err != nil {
+		t.Errorf("verified %+v, %v", found, err)
+	}
+}
+
+func TestRepeatIsOnlyWhatWasLost(t *testing.T) {
+	f := newFixture(t, func(o *intake.Options) { o.FingerprintKey = bytes.Repeat([]byte{7}, 32) })
+	first := f.accept(t, envelope(), greeting)
+	f.accept(t, envelope(), greeting) // nobody has said that its 250 was lost
+	f.intake.Settle(first.ID.String(), false)
+	id, err := f.intake.Accept(t.Context(), envelope(), f.spooled(t, greeting))
+	if err != nil || id != first.ID.String() || len(f.database.mails) != 2 {
+		t.Errorf("the repeat is %s, %v, and %d mails were committed", id, err, len(f.database.mails))
+	}
+	other := envelope()
+	other.MailFrom = "bob@customer.example"
+	f.accept(t, other, greeting)
+	f.accept(t, envelope(), greeting+"more\r\n")
+	if m := f.accept(t, envelope(), strings.Replace(greeting, "Message-ID: <1@customer.example>\r\n", "", 1)); m.Fingerprint != nil {
+		t.Error("a mail without a Message-ID has a fingerprint")
+	}
+}
+
+// What Salesforce would bounce is held with its reason, or sealed whole where the header alone is too long.
+func TestSalesforceLimits(t *testing.T) {
+	f := newFixture(t)
+	m := f.accept(t, envelope(), strings.Replace(greeting, "Subject: Hello", "Subject: "+strings.Repeat("long ", 900), 1))
+	if hold := m.Deliveries[0].Hold; !strings.Contains(hold, "Subject has 4") || m.Package != nil {
+		t.Errorf("held for %q", hold)
+	}
+	m = f.accept(t, envelope(), strings.Repeat("X-Note: "+strings.Repeat("x", 900)+"\r\n", 40)+greeting)
+	if m.Deliveries[0].Hold != "" || m.Package == nil || strings.Contains(m.copy, "X-Note") {
+		t.Errorf("a long header: held for %q, sealed %v", m.Deliveries[0].Hold, m.Package != nil)
+	}
+}
+
+func TestMachinesAreNeverAnswered(t *testing.T) {
+	tests := []struct{ from, field, want string }{
+		{"ada@customer.example", "", ""},
+		{"", "", "null sender"},
+		{"owner-list@customer.example", "", "automatic sender"},
+		{"ada@customer.example", "Auto-Submitted: no\r\n", ""},
+		{"ada@customer.example", "Auto-Submitted: auto-replied (vacation)\r\n", "automatic mail"},
+		{"ada@customer.example", "Precedence: Bulk\r\n", "automatic mail"},
+		{"ada@customer.example", "List-Unsubscribe: <mailto:x@customer.example>\r\n", "automatic mail"},
+	}
+	f := newFixture(t)
+	for _, test := range tests {
+		e := envelope()
+		e.MailFrom = test.from
+		if m := f.accept(t, e, test.field+greeting); m.Silence != test.want {
+			t.Errorf("<%s> %q: silence %q, want %q", test.from, test.field, m.Silence, test.want)
+		}
+	}
+}
