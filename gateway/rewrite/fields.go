@@ -9,7 +9,7 @@ import (
 // Fields calls each for every field of the top header, in order, with its lower-cased name and unfolded value; a
 // field over 12 KiB comes with an empty value. size is that of the field as it stands, in bytes.
 func (m *Message) Fields(each func(name, value string, size int64)) error {
-	r := newFieldReader(m.src, maxField)
+	r := newFieldReader(m.src)
 	for {
 		f, err := r.next()
 		if errors.Is(err, io.EOF) {

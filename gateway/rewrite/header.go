@@ -83,18 +83,16 @@ func (f field) isMIME() bool {
 	return f.name == "mime-version" || strings.HasPrefix(f.name, "content-")
 }
 
-// fieldReader reads the fields of the top header one by one. It holds at most limit bytes of each, so it
+// fieldReader reads the fields of the top header one by one. It holds at most maxField bytes of each, so it
 // works on headers of any size.
 type fieldReader struct {
 	lines *lineReader
-	limit int
 	held  line
 	begun bool
 }
 
-// newFieldReader returns a reader; limit must be below 16 KiB.
-func newFieldReader(src Source, limit int) *fieldReader {
-	return &fieldReader{lines: newLineReader(src, 16<<10), limit: limit}
+func newFieldReader(src Source) *fieldReader {
+	return &fieldReader{lines: newLineReader(src, 16<<10)} // a line must have room for more than maxField
 }
 
 // next returns the next field, or io.EOF at the end of the header. A field over the limit comes without raw.
@@ -111,7 +109,7 @@ func (r *fieldReader) next() (field, error) {
 	f := field{name: fieldName(r.held.text), span: r.held.span}
 	for {
 		f.end = r.held.end
-		if f.size() <= int64(r.limit) {
+		if f.size() <= maxField {
 			f.raw = append(append(f.raw, r.held.text...), '\r', '\n')
 		}
 		if err := r.advance(); err != nil {
@@ -121,7 +119,7 @@ func (r *fieldReader) next() (field, error) {
 			break
 		}
 	}
-	if f.size() > int64(r.limit) {
+	if f.size() > maxField {
 		f.raw = nil
 	}
 	return f, nil

@@ -58,7 +58,7 @@ func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 	if p.whole != "" {
 		return 0, nil
 	}
-	r := newFieldReader(p.msg.src, maxField)
+	r := newFieldReader(p.msg.src)
 	p.dropped = map[int64]span{}
 	for {
 		f, err := r.next()

@@ -308,7 +308,7 @@ func (s *scanner) unusable(p *part, depth int) string {
 
 // findMessageID looks at every field of the top header, even of one that is over the limit.
 func (s *scanner) findMessageID() error {
-	r := newFieldReader(s.src, maxField)
+	r := newFieldReader(s.src)
 	for {
 		f, err := r.next()
 		if errors.Is(err, io.EOF) {

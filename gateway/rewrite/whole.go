@@ -35,7 +35,7 @@ func fieldLimit(name string) (limit int, threading bool) {
 
 // writeWhole writes the short mail that takes the place of one sealed whole.
 func (p *Plan) writeWhole(m *meter, n *notice) error {
-	r := newFieldReader(p.msg.src, maxField)
+	r := newFieldReader(p.msg.src)
 	threading, others, identity := maxThreading, maxOthers, maxField // without its Message-ID no Case is found
 	for {
 		f, err := r.next()
