@@ -172,3 +172,18 @@ func TestMachinesAreNeverAnswered(t *testing.T) {
 		}
 	}
 }
+
+// What Salesforce would drop without a word is counted; the mail goes on.
+func TestWhatSalesforceDropsIsCounted(t *testing.T) {
+	f := newFixture(t)
+	for range 16 {
+		f.accept(t, envelope(), greeting)
+	}
+	f.accept(t, envelope(), greeting+"another body\r\n")
+	f.accept(t, envelope(), "X-SFDC-AutoResponse: 1\r\n"+strings.Replace(greeting, "Hello", "Other", 1))
+	for _, name := range []string{"sealpost_intake_loop_suspected_total", "sealpost_intake_autoresponse_total"} {
+		if got := value(t, f.registry, name, ""); got != 1 {
+			t.Errorf("%s is %v, want 1", name, got)
+		}
+	}
+}
