@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,16 +129,11 @@ func newResolver(cfg *config.Config) *net.Resolver {
 	if len(cfg.DNS) == 0 {
 		return net.DefaultResolver
 	}
+	var asked atomic.Uint32
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var dialer net.Dialer
-		var conn net.Conn
-		err := fmt.Errorf("dns: no server")
-		for _, server := range cfg.DNS {
-			if conn, err = dialer.DialContext(ctx, network, server); err == nil {
-				return conn, nil
-			}
-		}
-		return nil, err
+		// Over UDP a dead server is only known by its silence, so each try goes to the next one.
+		server := cfg.DNS[int(asked.Add(1)-1)%len(cfg.DNS)]
+		return (&net.Dialer{}).DialContext(ctx, network, server)
 	}}
 }
 
@@ -246,17 +241,13 @@ func (w *wiring) relay() *relay.Relay {
 		Wake: w.stores.meta.Wake(), Logger: w.logger, Metrics: w.registry,
 	}
 	if w.cfg.Notices.Enabled {
-		options.Reporter = reporter{dsn.Writer{Hostname: w.cfg.Hostname}}
+		options.Reporter = dsn.Writer{Hostname: w.cfg.Hostname}
 	}
 	if w.back != nil {
 		options.ReturnPath = w.back.Forward
 	}
 	return relay.New(options, w.stores.queue, intake.NewCopies(w.stores.blobs))
 }
-
-type reporter struct{ dsn.Writer }
-
-func (r reporter) Write(w io.Writer, report gateway.Report) error { return r.Writer.Write(w, report) }
 
 func (w *wiring) portal(readiness *telemetry.Readiness) (*http.Server, error) {
 	address, err := url.Parse(w.cfg.Portal.URL)
