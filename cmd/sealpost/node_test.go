@@ -72,12 +72,18 @@ func freeAddress(t testing.TB) string {
 // install makes an installation in dir whose mail goes to hop, with one agent.
 func install(t testing.TB, dir, hop string) *node {
 	t.Helper()
+	// The tests' DNS is their own, and so are the mails that they count.
+	return installWith(t, dir, hop, "authentication: {enabled: false}\nnotices: {enabled: false}\nalerts: {mail: false}")
+}
+
+// installWith is install with settings of the test's own.
+func installWith(t testing.TB, dir, hop, settings string) *node {
+	t.Helper()
 	n := &node{dir: dir, smtp: freeAddress(t), portal: freeAddress(t)}
 	n.must(t, "init", dir, "--route", testRoute+"="+forwardTo, "--next-hop", "smtp://"+hop, "--hostname", "mx.example.com",
 		"--smtp-listen", n.smtp, "--portal-listen", n.portal, "--portal-url", "http://"+n.portal)
 	n.must(t, "agent", "add", testAgent, "--config", n.config())
-	// The tests' DNS is their own, and so are the mails that they count.
-	n.appendConfig(t, "authentication: {enabled: false}\nnotices: {enabled: false}\nalerts: {mail: false}")
+	n.appendConfig(t, settings)
 	return n
 }
 
