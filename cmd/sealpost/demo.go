@@ -33,10 +33,12 @@ import (
 var demoFiles embed.FS
 
 const (
-	demoAgent  = "agent@example.com"
-	demoRoute  = "support@example.com"
-	demoSender = "jane.doe@customer.example"
-	demoWait   = 30 * time.Second
+	demoAgent      = "agent@example.com"
+	demoRoute      = "support@example.com"
+	demoForwardTo  = "support@x-1a2b3c.case.salesforce.com"
+	demoPostmaster = "postmaster@x-1a2b3c.case.salesforce.com"
+	demoSender     = "jane.doe@customer.example"
+	demoWait       = 30 * time.Second
 )
 
 type demoCommand struct {
@@ -63,7 +65,7 @@ func (c *demoCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	d := &demo{std: std, password: gateway.NewSecret(rand.Text()[:12])}
-	if d.org, err = sftest.Start(ctx, sftest.Options{OnMail: d.arrived}); err != nil {
+	if d.org, err = sftest.Start(ctx, sftest.Options{OnMail: d.arrived, EmailToCase: demoOrg()}); err != nil {
 		return fmt.Errorf("start the stand-in for Salesforce: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.org.Close()) }()
@@ -77,12 +79,19 @@ func (c *demoCommand) Run(ctx context.Context, std streams) (err error) {
 	return d.run(ctx, logger, c.Once)
 }
 
+// demoOrg is an org whose Email-to-Case knows the demo's route.
+func demoOrg() *sftest.EmailToCase {
+	return &sftest.EmailToCase{Routing: []sftest.RoutingAddress{
+		{Address: demoForwardTo, Public: demoRoute}, {Address: demoPostmaster},
+	}}
+}
+
 func (d *demo) install(ctx context.Context, dir string, c *demoCommand) error {
 	values := config.Values{
 		Hostname: "mx.example.com", Data: filepath.Join(dir, "data"), Keyring: filepath.Join(dir, "keyring"),
-		PostmasterForwardTo: "postmaster@x-1a2b3c.case.salesforce.com", NextHop: "smtp://" + d.org.Addr(),
+		PostmasterForwardTo: demoPostmaster, NextHop: "smtp://" + d.org.Addr(),
 		SMTPListen: c.SMTPListen, PortalListen: c.PortalListen, PortalURL: "http://" + c.PortalListen,
-		Routes:      []config.RouteValues{{Address: demoRoute, ForwardTo: "support@x-1a2b3c.case.salesforce.com"}},
+		Routes:      []config.RouteValues{{Address: demoRoute, ForwardTo: demoForwardTo}},
 		RecoveryKey: filepath.Join(dir, publicKeyName),
 	}
 	if err := writeInstallation(dir, dir+"-recovery-private.asc", values, gateway.NewSecret(rand.Text())); err != nil {
@@ -106,6 +115,7 @@ func (d *demo) run(ctx context.Context, logger *slog.Logger, once bool) error {
 	group, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})
 	group.Go(func() error { return serve(ctx, d.cfg, logger, func() { close(ready) }) })
+	group.Go(func() error { return d.tellCases(ctx) })
 	group.Go(func() error {
 		select {
 		case <-ready:
@@ -137,6 +147,12 @@ func (d *demo) show(ctx context.Context, once bool) error {
 	mails, err := d.org.Wait(ctx, 1)
 	if err != nil {
 		return fmt.Errorf("wait for the sample mail at the other end: %w", err)
+	}
+	if err := d.org.WaitProcessed(ctx, 1); err != nil {
+		return fmt.Errorf("wait for the sample mail's Case: %w", err)
+	}
+	if cases := d.org.Cases(); len(cases) != 1 {
+		return fmt.Errorf("the sample mail opened %d Cases, want one", len(cases))
 	}
 	links := sftest.Links(mails[0])
 	if len(links) != 1 {
@@ -170,6 +186,36 @@ func (d *demo) arrived(mail sftest.Mail) {
 	for _, link := range sftest.Links(mail) {
 		_, _ = fmt.Fprintf(d.std.out, "\nIts Secure Link:\n    %s\n", link)
 	}
+}
+
+// tellCases prints what Email-to-Case made of each mail, until ctx ends.
+func (d *demo) tellCases(ctx context.Context) error {
+	var mails, dropped, bounced int
+	for n := 1; ; n++ {
+		if err := d.org.WaitProcessed(ctx, n); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("wait for Email-to-Case: %w", err)
+		}
+		for ; mails < len(d.org.EmailMessages()); mails++ {
+			m := d.org.EmailMessages()[mails]
+			d.tell("\nSalesforce made it a mail of Case %s, %s.\n", m.CaseNumber,
+				choose(m.HasAttachment, "WITH an attachment", "without any attachment"))
+		}
+		for ; dropped < len(d.org.Dropped()); dropped++ {
+			d.tell("\nSalesforce dropped it without a word: %s.\n", d.org.Dropped()[dropped].Reason)
+		}
+		for ; bounced < len(d.org.Bounces()); bounced++ {
+			d.tell("\nSalesforce sent it back: %s.\n", d.org.Bounces()[bounced].Reason)
+		}
+	}
+}
+
+func (d *demo) tell(format string, values ...any) {
+	d.printing.Lock()
+	defer d.printing.Unlock()
+	_, _ = fmt.Fprintf(d.std.out, format, values...)
 }
 
 func (d *demo) explain() error {
