@@ -2,8 +2,13 @@
 // is the only one that talks to the scanner.
 //
 // A mail is streamed with zINSTREAM in chunks of at most 64 KiB over a connection of its own, and the number
-// of connections is bounded. What clamd calls too large is unscanned and no error; every reply other than
-// the three that are known is an error, so that an unknown reply never counts as clean.
+// of connections is bounded. What clamd calls too large, what goes beyond its limits within archives, and what
+// takes it longer than the timeout while it answers others is unscanned and no error: one mail must not make the
+// scanner count as away. Every reply other than those that are known is an error, so that an unknown reply
+// never counts as clean.
+//
+// With its own defaults clamd calls a file clean whose archives go beyond MaxScanSize, MaxFileSize or MaxRecursion.
+// Only AlertExceedsMax makes it say so (clamd.conf(5)).
 package clamd
 
 import (
@@ -29,21 +34,26 @@ const (
 	chunkSize     = 64 << 10
 	maxReply      = 4 << 10
 	maxSignature  = 200
+	exceedsMax    = "Heuristics.Limits.Exceeded"
 	defaultScan   = 60 * time.Second
 	defaultAtOnce = 10
+	pingTimeout   = 5 * time.Second
 )
 
 // Options configure a Client.
 type Options struct {
 	// Address is "unix:/run/clamav/clamd.ctl" or "tcp:127.0.0.1:3310".
 	Address string
-	// Timeout bounds a whole scan, the wait for a free connection included; 0: 60 s.
+	// Timeout bounds a scan, from when a connection is free; 0: 60 s.
 	Timeout time.Duration
 	// MaxConnections bounds the connections in use at once; 0: 10.
 	MaxConnections int
 	Logger         *slog.Logger          // nil: silent
 	Metrics        prometheus.Registerer // nil: none registered
 }
+
+// errTooSlow says that the scanner has a connection and does not answer in time.
+var errTooSlow = errors.New("the scanner takes too long")
 
 // Client talks to one clamd. It is safe for concurrent use.
 type Client struct {
@@ -86,8 +96,17 @@ func New(o Options) (*Client, error) {
 
 // Scan streams r, of size bytes, to the scanner. An error means that there is no verdict.
 func (c *Client) Scan(ctx context.Context, r io.Reader, size int64) (gateway.Scan, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return gateway.Scan{}, fmt.Errorf("wait for the virus scanner: %w", ctx.Err())
+	}
 	start := time.Now()
 	scan, err := c.scan(ctx, r, size)
+	if errors.Is(err, errTooSlow) && ctx.Err() == nil && c.Ping(ctx) == nil {
+		scan, err = gateway.Scan{Verdict: gateway.ScanUnscanned}, nil
+	}
 	c.seconds.Observe(time.Since(start).Seconds())
 	if err != nil {
 		c.scans.WithLabelValues("error").Inc()
@@ -100,7 +119,7 @@ func (c *Client) Scan(ctx context.Context, r io.Reader, size int64) (gateway.Sca
 
 func (c *Client) scan(ctx context.Context, r io.Reader, size int64) (gateway.Scan, error) {
 	var scan gateway.Scan
-	err := c.dialogue(ctx, func(conn net.Conn) error {
+	err := c.dialogue(ctx, c.timeout, func(conn net.Conn) error {
 		sent := stream(conn, r, size)
 		if sent.source != nil {
 			return fmt.Errorf("read the mail: %w", sent.source)
@@ -121,7 +140,7 @@ func (c *Client) scan(ctx context.Context, r io.Reader, size int64) (gateway.Sca
 
 // Ping tells whether the scanner answers.
 func (c *Client) Ping(ctx context.Context) error {
-	err := c.dialogue(ctx, func(conn net.Conn) error {
+	err := c.dialogue(ctx, min(c.timeout, pingTimeout), func(conn net.Conn) error {
 		if _, err := io.WriteString(conn, "zPING\x00"); err != nil {
 			return err
 		}
@@ -137,16 +156,10 @@ func (c *Client) Ping(ctx context.Context) error {
 	return nil
 }
 
-// dialogue runs f on a new connection that ends with ctx or the timeout.
-func (c *Client) dialogue(ctx context.Context, f func(net.Conn) error) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+// dialogue runs f on a new connection that ends with ctx or the timeout, which is errTooSlow.
+func (c *Client) dialogue(ctx context.Context, timeout time.Duration, f func(net.Conn) error) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTooSlow)
 	defer cancel()
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a free connection: %w", ctx.Err())
-	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, c.network, c.address)
 	if err != nil {
@@ -159,7 +172,7 @@ func (c *Client) dialogue(ctx context.Context, f func(net.Conn) error) (err erro
 		_ = conn.Close() // what counts has been read by now
 	}()
 	if err := f(conn); err != nil {
-		return errors.Join(ctx.Err(), err)
+		return errors.Join(context.Cause(ctx), err)
 	}
 	return nil
 }
@@ -216,6 +229,9 @@ func verdict(reply string) (gateway.Scan, error) {
 		return gateway.Scan{Verdict: gateway.ScanClean}, nil
 	}
 	name, infected := strings.CutSuffix(said, " FOUND")
+	if found && infected && strings.HasPrefix(name, exceedsMax) {
+		return gateway.Scan{Verdict: gateway.ScanUnscanned}, nil
+	}
 	if found && infected {
 		return gateway.Scan{Verdict: gateway.ScanInfected, Signature: printable(name)}, nil
 	}

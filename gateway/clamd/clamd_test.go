@@ -1,12 +1,14 @@
 package clamd
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,7 @@ func TestRealDaemon(t *testing.T) {
 	}{
 		{"clean", mailWith([]byte("nothing to see")), gateway.ScanClean},
 		{"infected", mailWith(clamdtest.Virus()), gateway.ScanInfected},
+		{"beyond the limits inside", mailWith(bomb(t)), gateway.ScanUnscanned},
 		{"too large", strings.Repeat("x", 8*clamdtest.StreamMax), gateway.ScanUnscanned},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -119,20 +122,63 @@ func TestSilentScannerTimesOut(t *testing.T) {
 	address := listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	c := client(t, address)
 	c.timeout = 50 * time.Millisecond
-	if err := c.Ping(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.Ping(t.Context()); !errors.Is(err, errTooSlow) {
 		t.Errorf("got %v", err)
+	}
+	if got, err := c.Scan(t.Context(), strings.NewReader("mail"), 4); !errors.Is(err, errTooSlow) {
+		t.Errorf("a scanner that answers nobody said %+v, %v", got, err)
+	}
+}
+
+// TestSlowMailIsUnscanned: one mail that takes the scanner too long is not taken for the scanner's absence.
+func TestSlowMailIsUnscanned(t *testing.T) {
+	address := listen(t, func(conn net.Conn) {
+		command := make([]byte, len("zPING\x00"))
+		if _, err := io.ReadFull(conn, command); err == nil && string(command) == "zPING\x00" {
+			_, _ = io.WriteString(conn, "PONG\x00")
+			return
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	c := client(t, address)
+	c.timeout = 50 * time.Millisecond
+	if got, err := c.Scan(t.Context(), strings.NewReader("mail"), 4); err != nil || got.Verdict != gateway.ScanUnscanned {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	c, err := New(Options{Address: "tcp:127.0.0.1:1", MaxConnections: 1, Timeout: 20 * time.Millisecond})
+	c, err := New(Options{Address: "tcp:127.0.0.1:1", MaxConnections: 1, Timeout: time.Nanosecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.slots <- struct{}{}
-	if err := c.Ping(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Scan(ctx, strings.NewReader("mail"), 4); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "wait") {
 		t.Errorf("a second connection: %v", err)
 	}
+}
+
+// bomb is an archive that is small, and larger than the scanner's limits inside; the virus comes last.
+func bomb(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	archive := zip.NewWriter(&b)
+	files := [][]byte{make([]byte, clamdtest.ScanMax/2), make([]byte, clamdtest.ScanMax/2+1), make([]byte, clamdtest.ScanMax/2+2), clamdtest.Virus()}
+	for i, content := range files {
+		w, err := archive.Create(strconv.Itoa(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := archive.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func TestCutMailIsNoVerdict(t *testing.T) {

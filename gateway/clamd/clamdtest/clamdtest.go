@@ -19,6 +19,9 @@ const Signature = "Sealpost.Test"
 // StreamMax is the daemon's StreamMaxLength in bytes.
 const StreamMax = 1 << 20
 
+// ScanMax is how many bytes the daemon looks at, archives unpacked; beyond that it says so.
+const ScanMax = 4 << 20
+
 // Virus returns the harmless text that the daemon takes for a virus.
 func Virus() []byte { return []byte("SEALPOST-HARMLESS-TEST-SIGNATURE-7f3a91c2d4") }
 
@@ -49,7 +52,7 @@ func StartDaemon(t testing.TB) *Daemon {
 		}
 	})
 	socket := filepath.Join(dir, "s")
-	config := fmt.Sprintf("LocalSocket %s\nDatabaseDirectory %s\nForeground true\nUser root\nStreamMaxLength %d\nLogTime no\nSelfCheck 0\n", socket, dir, StreamMax)
+	config := fmt.Sprintf("LocalSocket %s\nDatabaseDirectory %s\nForeground true\nUser root\nStreamMaxLength %d\nMaxFileSize %d\nMaxScanSize %d\nAlertExceedsMax yes\nLogTime no\nSelfCheck 0\n", socket, dir, StreamMax, ScanMax, ScanMax)
 	write(t, filepath.Join(dir, "test.ndb"), Signature+":0:*:"+hex.EncodeToString(Virus())+"\n")
 	write(t, filepath.Join(dir, "clamd.conf"), config)
 	return run(t, filepath.Join(dir, "clamd.conf"), socket)
