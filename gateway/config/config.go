@@ -224,7 +224,7 @@ func defaults() Config {
 
 			RecipientDelimiter: "+",
 			Limits: Limits{
-				Recipients: 100, Connections: 1000, ConnectionsPerClient: 0, ReceivedFields: 100,
+				Recipients: 100, Connections: 1000, ConnectionsPerClient: 50, ReceivedFields: 100,
 				CommandIdle: Duration(5 * time.Minute), DataIdle: Duration(3 * time.Minute), DataTotal: Duration(time.Hour),
 				HeaderSize: 128 << 10, LineLength: 1 << 20, Depth: 32, Parts: 1000,
 			},

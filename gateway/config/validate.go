@@ -120,6 +120,7 @@ func (d *document) validateRoutes(c *Config) {
 		d.report("routes", "name at least one route, with address and forward_to")
 	}
 	seen := map[string]bool{}
+	ways := map[string]int{} // by forward_to
 	for i := range c.Routes {
 		route, key := &c.Routes[i], "routes["+strconv.Itoa(i)+"]"
 		d.address(key+".address", route.Address)
@@ -139,14 +140,36 @@ func (d *document) validateRoutes(c *Config) {
 		if route.ExpireAfter == 0 {
 			route.ExpireAfter = c.ExpireAfter
 		}
+		d.oneWay(c.Routes, i, ways)
 	}
 	d.validateMailbox("postmaster", c.Postmaster.ForwardTo, c.Postmaster.NextHop, &c.Postmaster.TLS, c.Postmaster.Auth)
 }
 
+// oneWay refuses two ways to one forward_to: a mail to both routes is one delivery, and could keep to one of them only.
+func (d *document) oneWay(routes []Route, i int, ways map[string]int) {
+	folded := crypto.CanonicalAddress(routes[i].ForwardTo)
+	first, known := ways[folded]
+	if !known {
+		ways[folded] = i
+		return
+	}
+	a, b := routes[first], routes[i]
+	if a.NextHop != b.NextHop || a.TLS != b.TLS || a.Auth != b.Auth {
+		d.report("routes["+strconv.Itoa(i)+"].forward_to", "%s has the same, and another next_hop, tls or auth; make them equal", a.Address)
+	}
+}
+
 func (d *document) validateMailbox(key, forwardTo string, hop Hop, tls *string, auth Auth) {
 	d.address(key+".forward_to", forwardTo)
-	*tls = cmp.Or(*tls, TLSOpportunistic)
+	usual := TLSOpportunistic
+	if auth != (Auth{}) && !crypto.IsLoopback(hop.Host) {
+		usual = TLSVerify // a password is for the server that is named, and for no other
+	}
+	*tls = cmp.Or(*tls, usual)
 	d.oneOf(key+".tls", *tls, TLSOpportunistic, TLSRequire, TLSVerify)
+	if *tls == TLSVerify && hop.IsZero() {
+		d.report(key+".tls", "verify needs next_hop: the name of an MX comes from DNS, which does not prove it")
+	}
 	switch {
 	case auth == Auth{}:
 	case hop.IsZero():

@@ -1,8 +1,10 @@
 package smtpd
 
 import (
+	"bufio"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"syscall"
@@ -104,4 +106,26 @@ func TestIdleConnections(t *testing.T) {
 		}
 	}
 	runtime.KeepAlive(conns)
+}
+
+// TestRelaysKeepPlaces: strangers cannot take the places of the mail servers in front of us.
+func TestRelaysKeepPlaces(t *testing.T) {
+	relay := netip.MustParsePrefix("127.0.0.2/32")
+	ts := startServer(t, func(o *Options) {
+		o.Limits.Connections = 10
+		o.TrustedRelays = []netip.Prefix{relay}
+	})
+	for range 9 {
+		ts.dial(t, greeting)
+	}
+	ts.dial(t, "421 4.7.0 mx.test too many connections; try again later").closed()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: relay.Addr().AsSlice()}}
+	nc, err := dialer.Dial("tcp", ts.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if line, err := bufio.NewReader(nc).ReadString('\n'); err != nil || !strings.HasPrefix(line, "220 ") {
+		t.Errorf("a trusted relay got %q, %v", line, err)
+	}
 }

@@ -54,7 +54,7 @@ func (s *Server) enter(k *socket) *refusal {
 	if s.draining {
 		return &refusal{goingDownReply, "shutdown"}
 	}
-	if len(s.sockets) >= s.opts.Limits.Connections {
+	if len(s.sockets) >= s.places(k.client) {
 		return &refusal{busyReply, "busy"}
 	}
 	if !k.proxied && !s.countClient(k) {
@@ -63,6 +63,16 @@ func (s *Server) enter(k *socket) *refusal {
 	s.sockets[k] = struct{}{}
 	s.wg.Add(1)
 	return nil
+}
+
+// places is how many connections there may be before this client's. The last tenth is for the mail servers in
+// front of us, so that strangers cannot shut them out.
+func (s *Server) places(client netip.Addr) int {
+	all := s.opts.Limits.Connections
+	if len(s.opts.TrustedRelays) == 0 || contains(s.opts.TrustedRelays, client) {
+		return all
+	}
+	return all - all/10
 }
 
 // enterProxied checks the client of a balancer's connection, once it is known.
