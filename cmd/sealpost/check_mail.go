@@ -88,7 +88,7 @@ func (c *checker) hostname(ctx context.Context) []net.IPAddr {
 }
 
 func (c *checker) mx(ctx context.Context, domain, otherwise string) {
-	records, err := c.resolver.LookupMX(ctx, domain)
+	records, err := c.resolver.LookupMX(ctx, domain+".")
 	switch {
 	case err != nil:
 		c.say(levelWarning, "MX", "%s has no MX record that can be read (%s)", domain, dnsReason(err))
@@ -167,6 +167,10 @@ func (c *checker) nextHop(ctx context.Context, t target) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	hop, err := c.server(ctx, t.route)
+	if errors.Is(err, errNullMX) {
+		c.say(levelError, "next hop", "%s: %v; correct forward_to, or name a next_hop", t.key, err)
+		return
+	}
 	if err != nil {
 		c.say(levelWarning, "next hop", "%s: %v; mail for it would wait", t.key, err)
 		return
@@ -185,6 +189,8 @@ func (c *checker) nextHop(ctx context.Context, t target) {
 	}
 }
 
+var errNullMX = errors.New("forward_to's domain says that it takes no mail")
+
 // server returns host and port of a route's next hop.
 func (c *checker) server(ctx context.Context, route gateway.Route) (string, error) {
 	hop := route.NextHop
@@ -192,16 +198,22 @@ func (c *checker) server(ctx context.Context, route gateway.Route) (string, erro
 		return net.JoinHostPort(hop.Host, strconv.Itoa(int(hop.Port))), nil
 	}
 	_, domain, _ := strings.Cut(crypto.CanonicalAddress(route.ForwardTo), "@")
-	records, err := c.resolver.LookupMX(ctx, domain)
-	if err != nil || len(records) == 0 {
+	records, err := c.resolver.LookupMX(ctx, domain+".")
+	var failed *net.DNSError
+	switch {
+	case errors.As(err, &failed) && failed.IsNotFound: // the domain itself: RFC 5321 section 5.1
+		return net.JoinHostPort(domain, "25"), nil
+	case err != nil || len(records) == 0:
 		return "", fmt.Errorf("the MX of forward_to's domain cannot be found (%s)", dnsReason(err))
+	case records[0].Host == ".": // RFC 7505
+		return "", errNullMX
 	}
 	return net.JoinHostPort(strings.TrimSuffix(records[0].Host, "."), "25"), nil
 }
 
 // dialogue goes up to RCPT, and says what the reader should know of how.
 func (c *checker) dialogue(ctx context.Context, server string, route gateway.Route) (string, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", server)
+	conn, err := (&net.Dialer{Resolver: c.resolver}).DialContext(ctx, "tcp", server)
 	if err != nil {
 		return "", err
 	}

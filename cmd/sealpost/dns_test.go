@@ -26,6 +26,7 @@ func startDNS(t testing.TB, lines ...string) string {
 	server := &dns.Server{PacketConn: packets, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		answer := new(dns.Msg)
 		answer.SetReply(q)
+		answer.RecursionAvailable = true // else an answer without records would send the asker to another server
 		records, known := zone[dns.CanonicalName(q.Question[0].Name)]
 		if !known {
 			answer.Rcode = dns.RcodeNameError

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,7 @@ type node struct {
 	dir    string // sealpost.yaml is in here
 	smtp   string
 	portal string
+	secure bool // the portal's listener begins with TLS
 	logs   lockedBuffer
 	env    []string
 	cmd    *exec.Cmd
@@ -144,7 +146,12 @@ func (n *node) start(t testing.TB, program string, env ...string) {
 }
 
 func (n *node) ready() bool {
-	answer, err := http.Get("http://" + n.portal + "/readyz")
+	scheme, transport := "http", &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	if n.secure {
+		scheme = "https"
+	}
+	defer transport.CloseIdleConnections()
+	answer, err := (&http.Client{Transport: transport}).Get(scheme + "://" + n.portal + "/readyz")
 	if err != nil {
 		return false
 	}

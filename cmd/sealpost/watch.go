@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"slices"
 	"time"
 
 	"sealpost/gateway"
@@ -13,17 +12,14 @@ import (
 )
 
 // alerts watches what an admin must hear of. They are mailed to the postmaster by way of the queue.
-func (w *wiring) alerts(taking *intake.Intake) *alert.Watch {
+func (w *wiring) alerts(taking *intake.Intake) *alert.Watch { return alert.New(w.alertOptions(taking)) }
+
+func (w *wiring) alertOptions(taking *intake.Intake) alert.Options {
 	options := alert.Options{
 		Probes: w.probes(), Claim: w.stores.meta.ClaimAlert, Logger: w.logger, Metrics: w.registry,
 	}
 	if w.cfg.Alerts.Mail {
 		options.Mail = func(ctx context.Context, alerts []alert.Alert) error {
-			// Without DNS hardly a mail gets anywhere, and where it does it would come with every hiccup.
-			alerts = slices.DeleteFunc(slices.Clone(alerts), func(a alert.Alert) bool { return a.Kind == alert.Authentication })
-			if len(alerts) == 0 {
-				return nil
-			}
 			route, _ := w.router.Current(config.PostmasterAddress)
 			_, err := taking.Submit(ctx, route, "", func(out io.Writer) error {
 				return alert.Compose(out, "sealpost@"+w.cfg.Hostname, route.ForwardTo, w.cfg.Hostname, gateway.NewPackageID(), time.Now(), alerts)
@@ -31,7 +27,7 @@ func (w *wiring) alerts(taking *intake.Intake) *alert.Watch {
 			return err
 		}
 	}
-	return alert.New(options)
+	return options
 }
 
 func (w *wiring) probes() []alert.Probe {

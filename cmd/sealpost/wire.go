@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,48 +120,6 @@ func newScanner(cfg *config.Config, logger *slog.Logger, metrics prometheus.Regi
 		return nil, fmt.Errorf("scan.clamd: %w", err)
 	}
 	return client, nil
-}
-
-// newResolver asks the servers that are configured, in turn, or else those of the system.
-func newResolver(cfg *config.Config) *net.Resolver {
-	if len(cfg.DNS) == 0 {
-		return net.DefaultResolver
-	}
-	var asked atomic.Uint32
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		// Over UDP a dead server is only known by its silence, so each try goes to the next one.
-		server := cfg.DNS[int(asked.Add(1)-1)%len(cfg.DNS)]
-		return (&net.Dialer{}).DialContext(ctx, network, server)
-	}}
-}
-
-func usesACME(cfg *config.Config) bool { return len(cfg.SMTP.TLS.ACME)+len(cfg.Portal.TLS.ACME) > 0 }
-
-func newCertificates(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry prometheus.Registerer) (*certificate.Store, error) {
-	options := certificate.Options{Logger: logger, Metrics: registry}
-	for _, pair := range append(cfg.SMTP.TLS.Pairs(), cfg.Portal.TLS.Pairs()...) {
-		options.Files = append(options.Files, certificate.Pair{Cert: pair.Cert, Key: pair.Key})
-	}
-	if usesACME(cfg) {
-		options.ACME = &certificate.ACME{
-			Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, RootsFile: cfg.ACME.Roots,
-			Names:   append(append([]string{}, cfg.SMTP.TLS.ACME...), cfg.Portal.TLS.ACME...),
-			Storage: filepath.Join(cfg.Data, "acme"),
-		}
-	}
-	certificates, err := certificate.New(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("load the certificates: %w", err)
-	}
-	return certificates, nil
-}
-
-// tlsFor returns what a listener offers; nil when it has no certificate.
-func (w *wiring) tlsFor(t config.TLS) *tls.Config {
-	if !t.Enabled() {
-		return nil
-	}
-	return w.certificates.TLSConfig()
 }
 
 func (w *wiring) intake() (*intake.Intake, error) {

@@ -133,14 +133,22 @@ func TestProbes(t *testing.T) {
 			t.Errorf("%s: %v, %v", tc.name, got, err)
 		}
 	}
-	again := counts(20, 20)
-	for i, want := range []int{1, 0} {
-		if got, _ := again(t.Context()); len(got) != want {
-			t.Errorf("round %d: %v", i, got)
-		}
-	}
 	if _, err := Disk("/does/not/exist", 1)(t.Context()); err == nil {
 		t.Error("a missing path has space")
+	}
+}
+
+func TestTempErrorsOfLittleMail(t *testing.T) {
+	var mails, errs int64
+	probe := TempErrors(func() (int64, int64) { return mails, errs })
+	for i, round := range []struct {
+		mails, errs int64
+		want        int
+	}{{0, 0, 0}, {4, 4, 0}, {5, 5, 0}, {1, 1, 1}, {0, 0, 1}, {9, 0, 1}, {1, 0, 0}, {9, 9, 0}} {
+		mails, errs = mails+round.mails, errs+round.errs
+		if got, err := probe(t.Context()); err != nil || len(got) != round.want {
+			t.Errorf("round %d: %v, %v", i, got, err)
+		}
 	}
 }
 

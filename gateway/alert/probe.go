@@ -97,17 +97,22 @@ func Scanner(ping func(ctx context.Context) error) Probe {
 	}
 }
 
-// TempErrors alerts when more than half of at least 10 mails since its last round were temperror. The
-// counts only ever grow; the first round counts from the start of the process.
+// TempErrors alerts when more than half of at least 10 mails were temperror. It judges whenever 10 have come
+// since it judged last, and until then stays with what it found: a gateway with little mail is watched too.
+// The counts only ever grow; the first round counts from the start of the process.
 func TempErrors(counts func() (mails, temperrors int64)) Probe {
 	var lastMails, lastErrors int64
+	var found []Alert
 	return func(context.Context) ([]Alert, error) {
 		mails, errs := counts()
 		m, e := mails-lastMails, errs-lastErrors
-		lastMails, lastErrors = mails, errs
-		if m < leastMails || 2*e <= m {
-			return nil, nil
+		if m < leastMails {
+			return found, nil
 		}
-		return []Alert{{Authentication, "", fmt.Sprintf("Sender authentication failed for want of DNS for %d of %d mails. See that the resolver answers.", e, m)}}, nil
+		lastMails, lastErrors, found = mails, errs, nil
+		if 2*e > m {
+			found = []Alert{{Authentication, "", fmt.Sprintf("Sender authentication failed for want of DNS for %d of %d mails. See that the resolver answers.", e, m)}}
+		}
+		return found, nil
 	}
 }

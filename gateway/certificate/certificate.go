@@ -1,8 +1,13 @@
 // Package certificate hands out TLS certificates by name, from files or by ACME (RFC 8555), and renews them
 // without a restart. It is a package of its own since SMTP and the portal share one store.
 //
-// A name finds a file that names it exactly, then ACME, then a wildcard file, then the first file, then
-// the first ACME name. A changed pair that cannot be read leaves the old one in use.
+// A name finds a file that names it exactly, then ACME, then a wildcard file. Of equals a listener's own comes
+// first, and so does its own default for clients that send no name or one that is unknown here. A changed pair
+// that cannot be read leaves the old one in use.
+//
+// Run waits for the upkeep of ACME certificates to end. An order at the CA that runs at that moment cannot be
+// waited for, since certmagic keeps its workers to itself: it ends soon after its context, and what it has
+// stored by then is whole, since certmagic stores by renaming.
 package certificate
 
 import (
@@ -36,17 +41,26 @@ type ACME struct {
 	Names     []string
 	Storage   string // directory for account and certificates
 	RootsFile string // PEM, trust for the CA's own TLS; empty: the system's
-	// HTTPPort and TLSALPNPort are where challenges are answered; 0: 80 and 443.
-	HTTPPort, TLSALPNPort int
+	// HTTPPort is the local port where HTTPChallenge answers; 0: 80.
+	HTTPPort int
+	// TLSALPNPort is the local port where a server with TLSConfig answers TLS-ALPN-01 (RFC 8737), to which the
+	// CA's port 443 must lead; 0: that challenge is not offered.
+	TLSALPNPort int
 }
 
 // Options configure a Store.
 type Options struct {
 	Files    []Pair
 	ACME     *ACME         // nil: files only
-	Interval time.Duration // between looks at the files; 0: 1 min
+	Interval time.Duration // between looks at the files; 0: 5 s
 	Logger   *slog.Logger  // nil: silent
 	Metrics  prometheus.Registerer
+}
+
+// Listener says which of a Store's certificates are one listener's own. The zero value has none.
+type Listener struct {
+	Files []Pair
+	ACME  []string // names
 }
 
 // Info describes a certificate in use.
@@ -67,6 +81,7 @@ type Store struct {
 	magic    *certmagic.Config
 	issuer   *certmagic.ACMEIssuer
 	cache    *certmagic.Cache
+	stopping sync.Once // of cache
 }
 
 // New reads all files, each of which must be good now. With ACME, Run obtains what is missing, and the
@@ -74,7 +89,7 @@ type Store struct {
 func New(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{interval: o.Interval, log: o.Logger}
 	if s.interval <= 0 {
-		s.interval = time.Minute
+		s.interval = 5 * time.Second
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -130,7 +145,7 @@ func (s *Store) startACME(ctx context.Context, o *ACME) error {
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return s.magic, nil },
 		Logger:           logger,
 	})
-	context.AfterFunc(ctx, s.cache.Stop)
+	context.AfterFunc(ctx, s.stopUpkeep)
 	s.magic = certmagic.New(s.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: o.Storage}, Logger: logger,
 		OCSP:              certmagic.OCSPConfig{DisableStapling: true},
@@ -138,15 +153,20 @@ func (s *Store) startACME(ctx context.Context, o *ACME) error {
 	})
 	s.issuer = certmagic.NewACMEIssuer(s.magic, certmagic.ACMEIssuer{
 		CA: directory, TestCA: directory, Email: o.Email, Agreed: true, TrustedRoots: roots,
-		AltHTTPPort: o.HTTPPort, AltTLSALPNPort: o.TLSALPNPort, Logger: logger,
+		AltHTTPPort: o.HTTPPort, AltTLSALPNPort: o.TLSALPNPort, DisableTLSALPNChallenge: o.TLSALPNPort == 0, Logger: logger,
 	})
 	s.magic.Issuers = []certmagic.Issuer{s.issuer}
 	return nil
 }
 
-// Run looks at the files every Interval and obtains and renews what ACME is to give, until ctx ends.
+// stopUpkeep ends certmagic's upkeep and returns when it has ended.
+func (s *Store) stopUpkeep() { s.stopping.Do(s.cache.Stop) }
+
+// Run looks at the files every Interval and obtains and renews what ACME is to give, until ctx ends. With ACME
+// it may be called once.
 func (s *Store) Run(ctx context.Context) error {
 	if s.magic != nil {
+		defer s.stopUpkeep()
 		if err := s.magic.ManageAsync(ctx, s.names); err != nil {
 			return fmt.Errorf("manage ACME certificates: %w", err)
 		}
@@ -185,10 +205,12 @@ func (s *Store) refresh(ctx context.Context) {
 	}
 }
 
-// TLSConfig returns a server's configuration, which always hands out the current certificates. The caller
-// may change it.
-func (s *Store) TLSConfig() *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.get}
+// TLSConfig returns the configuration of one listener's server, which always hands out the current
+// certificates. The caller may change it.
+func (s *Store) TLSConfig(l Listener) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return s.get(l, hello)
+	}}
 	if s.magic != nil {
 		// A server that speaks HTTP puts its own protocols before this one.
 		c.NextProtos = []string{alpnChallenge}
@@ -196,32 +218,64 @@ func (s *Store) TLSConfig() *tls.Config {
 	return c
 }
 
-func (s *Store) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (s *Store) get(l Listener, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := canonical(hello.ServerName)
 	if s.magic != nil && slices.Contains(hello.SupportedProtos, alpnChallenge) {
 		return s.magic.GetCertificate(hello)
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, f := range s.files {
-		if f.names(name, false) {
-			return f.cert, nil
-		}
+	files := s.filesFor(l)
+	if cert := find(files, name, false); cert != nil {
+		return cert, nil
 	}
 	if slices.Contains(s.names, name) {
-		if cert, err := s.magic.GetCertificate(hello); err == nil || len(s.files) == 0 {
+		if cert, err := s.magic.GetCertificate(hello); err == nil || len(files) == 0 {
 			return cert, err
 		}
 	}
-	for _, f := range s.files {
-		if f.names(name, true) {
-			return f.cert, nil
+	if cert := find(files, name, true); cert != nil {
+		return cert, nil
+	}
+	return s.byDefault(l, files, hello)
+}
+
+// byDefault returns the first certificate of the listener's own, or else of all.
+func (s *Store) byDefault(l Listener, files []*file, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	asked := *hello
+	switch {
+	case s.magic == nil || len(files) > 0 && (len(l.Files) > 0 || len(l.ACME) == 0):
+		return files[0].cert, nil
+	case len(l.ACME) > 0:
+		asked.ServerName = l.ACME[0]
+	}
+	cert, err := s.magic.GetCertificate(&asked)
+	if err != nil && len(files) > 0 { // not obtained yet
+		return files[0].cert, nil
+	}
+	return cert, err
+}
+
+// filesFor returns all files, those of the listener first and in its order.
+func (s *Store) filesFor(l Listener) []*file {
+	s.mu.RLock()
+	files := slices.Clone(s.files)
+	s.mu.RUnlock()
+	rank := func(f *file) int {
+		if i := slices.Index(l.Files, f.pair); i >= 0 {
+			return i
+		}
+		return len(l.Files)
+	}
+	slices.SortStableFunc(files, func(a, b *file) int { return rank(a) - rank(b) })
+	return files
+}
+
+func find(files []*file, name string, wildcard bool) *tls.Certificate {
+	for _, f := range files {
+		if f.names(name, wildcard) {
+			return f.cert
 		}
 	}
-	if len(s.files) > 0 {
-		return s.files[0].cert, nil
-	}
-	return s.magic.GetCertificate(hello)
+	return nil
 }
 
 // Certificates lists what is in use, for the admin and for alerts. An ACME name without one is left out.

@@ -50,7 +50,7 @@ func put(t *testing.T, path string, content []byte) {
 
 func serial(t *testing.T, s *Store, name string) int64 {
 	t.Helper()
-	cert, err := s.TLSConfig().GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+	cert, err := s.TLSConfig(Listener{}).GetCertificate(&tls.ClientHelloInfo{ServerName: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +102,35 @@ func TestNewRefusesBrokenFilesAndNothing(t *testing.T) {
 	for _, o := range []Options{{}, {Files: []Pair{{"/does/not/exist", "/does/not/exist"}}}, {ACME: &ACME{Names: []string{"a.example"}}}} {
 		if _, err := New(t.Context(), o); err == nil {
 			t.Errorf("%+v accepted", o)
+		}
+	}
+}
+
+func TestOwnCertificateComesFirst(t *testing.T) {
+	mail, files := write(t, t.TempDir(), 1, "mx.example.com", "both.example.com"), write(t, t.TempDir(), 2, "files.example.com", "both.example.com")
+	s, err := New(t.Context(), Options{Files: []Pair{mail, files}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name     string
+		listener Listener
+		asked    string
+		want     int64
+	}{
+		{"no name", Listener{Files: []Pair{mail}}, "", 1},
+		{"no name, the other listener", Listener{Files: []Pair{files}}, "", 2},
+		{"unknown name, the other listener", Listener{Files: []Pair{files}}, "x.example.net", 2},
+		{"the other's name", Listener{Files: []Pair{files}}, "mx.example.com", 1},
+		{"a name of both", Listener{Files: []Pair{files}}, "both.example.com", 2},
+		{"none of its own", Listener{}, "", 1},
+	} {
+		cert, err := s.TLSConfig(tc.listener).GetCertificate(&tls.ClientHelloInfo{ServerName: tc.asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cert.Leaf.SerialNumber.Int64(); got != tc.want {
+			t.Errorf("%s: certificate %d, want %d", tc.name, got, tc.want)
 		}
 	}
 }
