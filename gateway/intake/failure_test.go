@@ -220,7 +220,7 @@ func TestEveryFailedReadOfTheSpoolLeavesNothing(t *testing.T) {
 // to the store by then.
 func TestCopyThatLacksItsEndIsNeverStored(t *testing.T) {
 	f := newFixture(t)
-	long := strings.Replace(mixed(strings.Repeat("MARKER text.\r\n", 50000), twoFiles()...), "text/plain", "text/html", 1)
+	long := strings.Replace(mixed(strings.Repeat("MARKER text.\r\n", 50000), twoFiles()...), "text/plain", "text/enriched", 1)
 	total := f.readsOf(t, long)
 	for reads := total - 10; reads < total; reads++ {
 		before := f.blobs.puts

@@ -11,6 +11,7 @@ package intake
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -120,6 +121,8 @@ type transaction struct {
 	started        time.Time
 	deliveries     []gateway.NewDelivery
 	fingerprint    []byte
+	alike          [sha256.Size]byte // what the mail has in common with those that Salesforce takes for the same
+	findings       []policy.Finding
 	repeated       bool // id is that of the mail that this one repeats
 	authentication gateway.Authentication
 	results        []byte // the Authentication-Results field
@@ -146,7 +149,7 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	if err != nil {
 		return err
 	}
-	if err := t.findFirst(ctx, mail, message); err != nil || t.repeated {
+	if err := t.findFirst(ctx, message); err != nil || t.repeated {
 		return err
 	}
 	accepted, err := t.prepare(ctx, mail, message)
@@ -162,8 +165,8 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 }
 
 // findFirst asks whether the mail was accepted before.
-func (t *transaction) findFirst(ctx context.Context, mail Mail, message *rewrite.Message) (err error) {
-	if t.fingerprint, err = t.Intake.fingerprint(t.envelope, mail, message); err != nil || t.fingerprint == nil {
+func (t *transaction) findFirst(ctx context.Context, message *rewrite.Message) error {
+	if err := t.digest(message); err != nil || t.fingerprint == nil {
 		return err
 	}
 	before, repeated, err := t.store.Repeated(ctx, t.fingerprint)
@@ -182,7 +185,10 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 	if err := t.timed(&t.timings.judge, func() error { return t.judge(ctx, mail) }); err != nil {
 		return none, err
 	}
-	if err := t.decide(ctx, message); err != nil {
+	if err := t.decide(message); err != nil {
+		return none, err
+	}
+	if err := t.watch(ctx, message); err != nil {
 		return none, err
 	}
 	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {
@@ -203,7 +209,7 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 }
 
 // decide makes the plan from what the judges, the policy and Salesforce's limits say.
-func (t *transaction) decide(ctx context.Context, message *rewrite.Message) error {
+func (t *transaction) decide(message *rewrite.Message) error {
 	reason, err := t.wholeReason()
 	if err != nil {
 		return err
@@ -214,10 +220,7 @@ func (t *transaction) decide(ctx context.Context, message *rewrite.Message) erro
 	if t.returns() {
 		return t.needReturner()
 	}
-	if t.plan, err = t.makePlan(message, reason); err != nil {
-		return err
-	}
-	return t.watch(ctx, message)
+	return t.makePlan(message, reason)
 }
 
 func (t *transaction) needReturner() error {
@@ -225,47 +228,6 @@ func (t *transaction) needReturner() error {
 		return gateway.Errorf(gateway.CodeUnavailable, nil, "bounces are not taken now; try again later")
 	}
 	return nil
-}
-
-// makePlan plans the mail, and holds the deliveries that Salesforce would bounce.
-func (t *transaction) makePlan(message *rewrite.Message, whole string) (*rewrite.Plan, error) {
-	facts, err := outgoing(message, 0, len(t.trace(message)))
-	if err != nil {
-		return nil, err
-	}
-	var fields []policy.Finding
-	for _, finding := range policy.Salesforce(facts) {
-		if finding.Field == policy.FieldHeader {
-			whole = cmp.Or(whole, "its header is longer than Salesforce takes")
-			continue
-		}
-		fields = append(fields, finding)
-	}
-	t.hold(fields)
-	var plan *rewrite.Plan
-	if whole != "" {
-		plan, err = rewrite.NewWholePlan(message, whole)
-	} else {
-		plan, err = rewrite.NewPlan(message, t.options.Judge)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("plan the mail: %w", err)
-	}
-	if t.options.IsOurs != nil {
-		t.dropped, err = plan.Drop(func(name, value string) bool {
-			return name == "authentication-results" && t.options.IsOurs(value)
-		})
-	}
-	return plan, err
-}
-
-// hold holds what Salesforce would bounce for a field that must survive.
-func (t *transaction) hold(findings []policy.Finding) {
-	for i := range t.deliveries {
-		if isEmailToCase(t.deliveries[i].Route) {
-			t.deliveries[i].Hold = reasons(findings)
-		}
-	}
 }
 
 func (t *transaction) scan(mail gateway.Spooled) (message *rewrite.Message, err error) {

@@ -106,11 +106,11 @@ func (t *transaction) silence(message *rewrite.Message) (string, error) {
 	return reason, err
 }
 
-// isMachine knows return paths that no person reads (RFC 3834 section 2).
+// isMachine knows return paths that no person reads (RFC 3834 section 2). Another forwarder's SRS address is none of
+// them: it leads back to whoever wrote.
 func isMachine(sender string) bool {
 	local, _, _ := strings.Cut(strings.ToLower(sender), "@")
-	return strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request") || local == "mailer-daemon" ||
-		strings.HasPrefix(local, "srs0") || strings.HasPrefix(local, "srs1")
+	return strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request") || local == "mailer-daemon"
 }
 
 // isAutomatic reports whether a header field says that no person sent the mail (RFC 3834 section 2, RFC 2919).

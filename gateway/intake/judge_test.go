@@ -140,19 +140,6 @@ func TestRepeatIsOnlyWhatWasLost(t *testing.T) {
 	}
 }
 
-// What Salesforce would bounce is held with its reason, or sealed whole where the header alone is too long.
-func TestSalesforceLimits(t *testing.T) {
-	f := newFixture(t)
-	m := f.accept(t, envelope(), strings.Replace(greeting, "Subject: Hello", "Subject: "+strings.Repeat("long ", 900), 1))
-	if hold := m.Deliveries[0].Hold; !strings.Contains(hold, "Subject has 4") || m.Package != nil {
-		t.Errorf("held for %q", hold)
-	}
-	m = f.accept(t, envelope(), strings.Repeat("X-Note: "+strings.Repeat("x", 900)+"\r\n", 40)+greeting)
-	if m.Deliveries[0].Hold != "" || m.Package == nil || strings.Contains(m.copy, "X-Note") {
-		t.Errorf("a long header: held for %q, sealed %v", m.Deliveries[0].Hold, m.Package != nil)
-	}
-}
-
 func TestMachinesAreNeverAnswered(t *testing.T) {
 	tests := []struct{ from, field, want string }{
 		{"ada@customer.example", "", ""},

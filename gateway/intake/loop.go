@@ -1,8 +1,7 @@
 package intake
 
 import (
-	"crypto/sha256"
-	"io"
+	"context"
 	"sync"
 	"time"
 
@@ -52,11 +51,23 @@ func (l *loops) forget(now time.Time) {
 	}
 }
 
-// likeness is what two mails have in common that Salesforce takes for the same.
-func likeness(from, subject string, message *rewrite.Message) ([32]byte, error) {
-	sum := sha256.New()
-	frame(sum, from)
-	frame(sum, subject)
-	_, err := io.Copy(sum, message.Body())
-	return [32]byte(sum.Sum(nil)), err
+// watch warns of what makes Salesforce drop a mail without a word.
+func (t *transaction) watch(ctx context.Context, message *rewrite.Message) error {
+	if t.returns() {
+		return nil
+	}
+	auto := false
+	err := message.Fields(func(name, _ string, _ int64) { auto = auto || name == "x-sfdc-autoresponse" })
+	if err != nil {
+		return err
+	}
+	if auto {
+		t.metrics.autoresponse.Inc()
+		t.options.Logger.WarnContext(ctx, "the mail has X-SFDC-AutoResponse; Salesforce drops it silently", "mail", t.id.String())
+	}
+	if t.loops.suspects(t.alike, time.Now()) {
+		t.metrics.loopSuspected.Inc()
+		t.options.Logger.WarnContext(ctx, "more than 15 alike within a minute; Salesforce takes them for a loop and makes no Case", "mail", t.id.String())
+	}
+	return nil
 }

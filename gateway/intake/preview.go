@@ -6,7 +6,6 @@ import (
 	"io"
 	"time"
 
-	"sealpost/crypto"
 	"sealpost/gateway"
 	"sealpost/gateway/policy"
 	"sealpost/gateway/rewrite"
@@ -17,7 +16,7 @@ type Preview struct {
 	Parts []PreviewPart
 	// Dropped is how many Authentication-Results fields were forged in our name and would not go on.
 	Dropped int
-	// Findings are the limits of Salesforce that the mail passes. Hold is why it would be held; empty: it would not.
+	// Findings are the limits of Salesforce that the mail which would go on passes. Hold is why it would be held; empty: it would not.
 	Findings []policy.Finding
 	Hold     string
 
@@ -42,21 +41,25 @@ func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope,
 	if err != nil {
 		return nil, fmt.Errorf("scan the mail: %w", err)
 	}
-	if err := t.decide(ctx, message); err != nil {
+	if err := ctx.Err(); err != nil { // a large mail takes its time
+		return nil, fmt.Errorf("look at the mail: %w", err)
+	}
+	if err := t.decide(message); err != nil {
 		return nil, err
 	}
-	facts, err := outgoing(message, mail.Size(), len(t.trace(message)))
-	if err != nil {
-		return nil, err
-	}
-	p := &Preview{Dropped: t.dropped, Findings: policy.Salesforce(facts), Hold: t.deliveries[0].Hold, transaction: t, message: message}
+	p := &Preview{Dropped: t.dropped, Findings: t.findings, Hold: t.deliveries[0].Hold, transaction: t, message: message}
 	for _, leaf := range t.plan.Leaves() {
 		part := PreviewPart{
 			Path: leaf.Part.Path, Type: leaf.Part.Type, Name: leaf.Part.Filename.Reveal(), Verdict: gateway.Keep,
 			Size: leaf.Part.Size, Why: why(leaf.Part),
 		}
-		if leaf.Sealed {
+		switch {
+		case leaf.Sealed && leaf.TooLong:
+			part.Verdict, part.Why = gateway.Seal, part.Why+", but longer than Salesforce takes"
+		case leaf.Sealed:
 			part.Verdict = gateway.Seal
+		case leaf.TooLong:
+			part.Why += ", which Salesforce cuts: a copy would be sealed as message.html"
 		}
 		p.Parts = append(p.Parts, part)
 	}
@@ -69,15 +72,7 @@ func (p *Preview) Whole() (string, bool) { return p.transaction.plan.Whole() }
 // Write writes the mail that would go on, with a link that opens nothing.
 func (p *Preview) Write(w io.Writer) error {
 	t := p.transaction
-	output := rewrite.Output{Trace: t.trace(p.message)}
-	if items := t.plan.Items(); len(items) > 0 {
-		link := crypto.Link{Portal: t.envelope.Recipients[0].Route.PortalURL}
-		output.Notice = rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
-		for _, item := range items {
-			output.Notice.Files = append(output.Notice.Files, rewrite.File{Name: item.Name})
-		}
-	}
-	if _, err := t.plan.Write(w, output); err != nil {
+	if _, err := t.plan.Write(w, t.draft(p.message)); err != nil {
 		return fmt.Errorf("write the mail that would go on: %w", err)
 	}
 	return nil

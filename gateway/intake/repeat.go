@@ -18,21 +18,42 @@ import (
 // settleLimit bounds what a session waits for the database after its mail.
 const settleLimit = 10 * time.Second
 
-// fingerprint returns the keyed hash by which a repeat of this mail is known; nil for a mail without a Message-ID, which
-// two people might well send alike.
-func (in *Intake) fingerprint(envelope gateway.Envelope, mail Mail, message *rewrite.Message) ([]byte, error) {
-	if len(in.options.FingerprintKey) == 0 || message.MessageID() == "" {
-		return nil, nil
+// digest reads the mail once and takes what a repeat of it is known by and what loops are known by. A mail without a
+// Message-ID has no fingerprint, since two people might well send such alike.
+func (t *transaction) digest(message *rewrite.Message) error {
+	from, subject := "", ""
+	err := message.Fields(func(name, value string, _ int64) {
+		switch name {
+		case "from":
+			from = value
+		case "subject":
+			subject = value
+		}
+	})
+	if err != nil {
+		return err
 	}
-	sum := hmac.New(sha256.New, in.options.FingerprintKey)
-	frame(sum, envelope.MailFrom)
-	for _, recipient := range envelope.Recipients {
-		frame(sum, recipient.Address)
+	alike := sha256.New()
+	frame(alike, from)
+	frame(alike, subject)
+	if len(t.options.FingerprintKey) == 0 || message.MessageID() == "" {
+		_, err = io.Copy(alike, message.Body())
+	} else {
+		repeat := hmac.New(sha256.New, t.options.FingerprintKey)
+		frame(repeat, t.envelope.MailFrom)
+		for _, recipient := range t.envelope.Recipients {
+			frame(repeat, recipient.Address)
+		}
+		if _, err = io.Copy(repeat, message.Header()); err == nil {
+			_, err = io.Copy(io.MultiWriter(repeat, alike), message.Body())
+		}
+		t.fingerprint = repeat.Sum(nil)
 	}
-	if _, err := io.Copy(sum, io.NewSectionReader(mail, 0, mail.Size())); err != nil {
-		return nil, fmt.Errorf("take the mail's fingerprint: %w", err)
+	if err != nil {
+		return fmt.Errorf("take the mail's fingerprint: %w", err)
 	}
-	return sum.Sum(nil), nil
+	t.alike = [sha256.Size]byte(alike.Sum(nil))
+	return nil
 }
 
 // frame keeps one value from running into the next.

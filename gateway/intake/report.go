@@ -31,7 +31,7 @@ func newMetrics(registry prometheus.Registerer) metrics {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_intake_sealed_bytes_total", Help: "Bytes of plaintext sealed out of mails."}),
 		whole: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sealpost_intake_sealed_whole_total", Help: "Mails sealed whole since they could not be parsed safely."}),
+			Name: "sealpost_intake_sealed_whole_total", Help: "Mails sealed whole: not safe to parse, disowned, infected, or too large for Salesforce."}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sealpost_intake_seconds", Help: "Time from the final dot to the reply, by step.",
 			Buckets: []float64{.001, .005, .02, .1, .5, 2, 10, 60},
@@ -70,7 +70,7 @@ func (m metrics) observe(t *transaction, err error) {
 		return
 	}
 	m.forged.Add(float64(t.dropped))
-	if t.deliveries[0].Hold != "" {
+	if t.held() {
 		m.held.Inc()
 	}
 	if t.sealed != nil {
@@ -122,7 +122,7 @@ func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
 		"mail", t.id.String(), "routes", routes, "verdict", verdict, "size", size,
 		"parts_kept", kept, "parts_sealed", sealed, "bytes_sealed", t.sealedBytes(), "took", took,
 		"spf", string(t.authentication.SPF), "dkim", string(t.authentication.DKIM), "dmarc", string(t.authentication.DMARC),
-		"scan", string(t.virus.Verdict), "held", t.deliveries[0].Hold != "",
+		"scan", string(t.virus.Verdict), "held", t.held(),
 		slog.Group("steps", "judge", t.timings.judge, "scan", t.timings.scan, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
 	}
 	if whole {

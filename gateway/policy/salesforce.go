@@ -2,14 +2,17 @@ package policy
 
 import "fmt"
 
-// Outgoing is what Email-to-Case has limits for, in bytes, which are at least as many as characters.
+// MaxSize is the most bytes of a mail that Email-to-Case takes.
+const MaxSize = 35_000_000
+
+// Outgoing is what Email-to-Case has limits for, of the mail as it would go on, in bytes, which are at least as many
+// as characters.
 type Outgoing struct {
 	Size                          int64
 	Header, Subject, From, To, Cc int64
+	// FromLost tells that the mail has an author, who is too long to go on.
+	FromLost bool
 }
-
-// FieldHeader is the Field of a finding about the whole header.
-const FieldHeader = "header"
 
 // Finding is a limit of Email-to-Case that a mail passes.
 type Finding struct {
@@ -17,15 +20,18 @@ type Finding struct {
 	Value, Limit int64
 	// Message says it to an admin.
 	Message string
+	// Whole is why the mail is sealed whole, since the short mail is within this limit; empty: that is no remedy.
+	Whole string
 }
 
 // Salesforce returns the limits because of which Email-to-Case would bounce the mail: 35 MB in all, 32,000 characters
-// of header by the stricter of its two pages, 4,000 of Subject, To and Cc, 3,000 of From.
+// of header by the stricter of its two pages, 4,000 of Subject, To and Cc, 3,000 of From. A field alone is no reason to
+// seal the mail whole, since the short mail would lack that field: an admin decides.
 func Salesforce(m Outgoing) []Finding {
 	var found []Finding
 	for _, f := range []Finding{
-		{Field: "size", Value: m.Size, Limit: 35_000_000},
-		{Field: FieldHeader, Value: m.Header, Limit: 32000},
+		{Field: "size", Value: m.Size, Limit: MaxSize, Whole: "what would go on is larger than Salesforce takes"},
+		{Field: "header", Value: m.Header, Limit: 32000, Whole: "its header is longer than Salesforce takes"},
 		{Field: "Subject", Value: m.Subject, Limit: 4000},
 		{Field: "From", Value: m.From, Limit: 3000},
 		{Field: "To", Value: m.To, Limit: 4000},
@@ -35,6 +41,9 @@ func Salesforce(m Outgoing) []Finding {
 			f.Message = fmt.Sprintf("Salesforce would bounce it: its %s has %d bytes, the limit is %d", f.Field, f.Value, f.Limit)
 			found = append(found, f)
 		}
+	}
+	if m.FromLost {
+		found = append(found, Finding{Field: "From", Message: "Salesforce could not tell whom it is from: its From is too long to go on"})
 	}
 	return found
 }

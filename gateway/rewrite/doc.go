@@ -22,7 +22,8 @@
 // and the encoded body is sealed as it stands.
 //
 // A text/plain that would pass the 131,072 characters of a TextBody is sealed as message.txt, and the notice
-// takes its place.
+// takes its place. A text/html over 131,072 characters, the notice counted in, would be cut from its end: it stays, and
+// a copy of it is sealed as message.html. Both are counted after decoding, for each part by itself.
 //
 // A malformed Content-Disposition or Content-Type that may say "attachment" or give a name to another reader,
 // and gives us neither, makes its part an attachment.
@@ -34,7 +35,9 @@
 // In plain text it stands below, but above a long text (Email-to-Case cuts or bounces) and above a text with
 // a signature, behind which readers hide it. In HTML it stands before the last </body>, in a long page or
 // behind an open comment after the first <body>. The HTML form is ASCII; a plain text is relabelled as UTF-8
-// only if a file name needs it. Quoted-printable keeps its bytes around the notice, base64 is encoded anew.
+// only if a file name needs it. Quoted-printable keeps its bytes around the notice, base64 is encoded anew. A page that
+// will be cut carries the notice above its text even if the plain text cannot, and in any charset of one byte for each
+// character that contains ASCII.
 //
 // Otherwise it gets a part of its own: in the place of the first sealed part, in the innermost multipart
 // that is read part by part; or else the mail is wrapped in a multipart/mixed. A mail that was one file
@@ -43,7 +46,7 @@
 // # Ambiguity
 //
 // Where another reader could see a file that we do not, the mail is sealed whole, and a short mail with the
-// threading fields takes its place. That is so for:
+// threading fields takes its place. A field over the limits of Email-to-Case is left out of that. It is so for:
 //
 //   - bare CR, bare LF or NUL; a header, a line, a depth or a number of parts over the limits; a first line
 //     that begins with white space, since it would continue a field that we put above it;

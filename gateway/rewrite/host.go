@@ -6,6 +6,9 @@ import (
 	"io"
 	"mime"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 )
 
 // host is a body that may carry the notice.
@@ -37,7 +40,7 @@ func (p *Plan) chooseHosts() error {
 		return true
 	})
 	for _, q := range []*part{plain, markup} {
-		if q == nil || p.fates[q] != stays {
+		if q == nil || p.fates[q] == replaced {
 			continue
 		}
 		h, err := p.newHost(q)
@@ -51,8 +54,7 @@ func (p *Plan) chooseHosts() error {
 
 func (p *Plan) newHost(q *part) (*host, error) {
 	h := &host{part: q, html: q.typ == "text/html", text: newTextCount()}
-	if !q.blank && q.body < q.end || !knownEncoding(q.encoding) ||
-		q.charset != "" && !isUTF8(q.charset) && !isASCII(q.charset) {
+	if !q.blank && q.body < q.end || !knownEncoding(q.encoding) || !p.takesNotice(q) {
 		return h, nil
 	}
 	place := &htmlPlace{}
@@ -74,7 +76,7 @@ func (p *Plan) newHost(q *part) (*host, error) {
 		return nil, fmt.Errorf("read a text: %w", err)
 	}
 	h.usable = true
-	long := h.text.characters > longText
+	long := h.text.characters > longText || p.fates[q] == copied
 	switch {
 	case h.html:
 		h.at = place.choose(long)
@@ -84,6 +86,24 @@ func (p *Plan) newHost(q *part) (*host, error) {
 		h.at = -1
 	}
 	return h, nil
+}
+
+// takesNotice reports whether the notice can be written in q's charset. In a page that will be cut, where nothing but the
+// place above the text is sure to be seen, that is any charset of one byte each that contains ASCII, as the notice is then.
+func (p *Plan) takesNotice(q *part) bool {
+	if q.charset == "" || isUTF8(q.charset) || isASCII(q.charset) {
+		return true
+	}
+	table, ok := encodingOf(q.charset).(*charmap.Charmap)
+	if !ok || p.fates[q] != copied {
+		return false
+	}
+	for b := range byte(utf8.RuneSelf) {
+		if table.DecodeByte(b) != rune(b) {
+			return false
+		}
+	}
+	return true
 }
 
 // carries reports whether h can carry the notice exactly.

@@ -40,29 +40,40 @@ type kind int
 
 const (
 	aboutFiles kind = iota
-	aboutWhole
+	aboutWhole      // it could not be taken apart
+	aboutAsked      // it was sealed whole for another reason
 	aboutText
 )
 
+// cutLead is what the notice tells where a page stays that Email-to-Case cuts.
+const cutLead = "The formatted text of this mail is long and may be cut off at its end. All of it is also in message.html, in a secure place."
+
 // notice is the text of a Notice, made once and written in any form.
 type notice struct {
-	lead, open, expires string
-	names               []string
-	more                string
-	link                string
+	leads         []string // a sentence or two each
+	open, expires string
+	names         []string
+	more          string
+	link          string
 }
 
-// newNotice names as many files as fit.
-func newNotice(n Notice, about kind) *notice {
+// newNotice names as many files as fit. copies are how many of the files stay in the mail.
+func newNotice(n Notice, about kind, copies int) *notice {
 	t := &notice{
-		lead: lead(len(n.Files), about), link: n.Link,
+		link:    n.Link,
 		open:    "To open, follow this link and log in:",
 		expires: "Available until " + n.Expires.UTC().Format("2 January 2006") + ".",
+	}
+	if taken := len(n.Files) - copies; taken > 0 {
+		t.leads = append(t.leads, lead(taken, about))
+	}
+	if copies > 0 {
+		t.leads = append(t.leads, cutLead)
 	}
 	if !n.ShowNames {
 		return t
 	}
-	left := maxNotice - 100 - len(t.lead) - len(t.open) - len(t.link) - len(t.expires)
+	left := maxNotice - 100 - len(strings.Join(t.leads, "")) - len(t.open) - len(t.link) - len(t.expires)
 	for i, file := range n.Files {
 		name := fmt.Sprintf("%s (%s)", shownName(file.Name), shownSize(file.Size))
 		left -= utf8.RuneCountInString(name) + 4
@@ -79,6 +90,8 @@ func lead(files int, about kind) string {
 	switch {
 	case about == aboutWhole:
 		return "This mail could not be taken apart safely, so all of it was moved to a secure place."
+	case about == aboutAsked:
+		return "This mail is not passed on as it came. All of it was moved to a secure place."
 	case about == aboutText && files == 1:
 		return "The text of this mail is too long to be shown here, so it was moved to a secure place."
 	case files == 1:
@@ -91,7 +104,10 @@ func lead(files int, about kind) string {
 // in format=flowed (RFC 3676).
 func (t *notice) plain() string {
 	var b strings.Builder
-	b.WriteString("[" + t.lead + "]\r\n\r\n")
+	for _, lead := range t.leads {
+		b.WriteString("[" + lead + "]\r\n")
+	}
+	b.WriteString("\r\n")
 	for _, name := range t.names {
 		b.WriteString("* " + name + "\r\n")
 	}
@@ -121,7 +137,9 @@ func (t *notice) ascii() bool {
 func (t *notice) html() string {
 	var b strings.Builder
 	b.WriteString("\r\n<div role=\"note\" lang=\"en\" dir=\"ltr\" style=\"margin:1em 0;padding:0.5em 1em;border:1px solid #767676\">\r\n")
-	b.WriteString("<p>" + escape(t.lead) + "</p>\r\n")
+	for _, lead := range t.leads {
+		b.WriteString("<p>" + escape(lead) + "</p>\r\n")
+	}
 	if len(t.names) > 0 || t.more != "" {
 		b.WriteString("<ul>\r\n")
 		for _, name := range t.names {

@@ -27,6 +27,9 @@ func (p *Plan) settle(at place) place {
 // one more text. In an alternative it would be shown instead of the others, in related not at all.
 func (p *Plan) findPlace() place {
 	first := p.firstLeaving(p.msg.root)
+	if first == nil { // the mail is one page, which stays
+		return place{wrap: true}
+	}
 	child := first
 	for q := first.parent; q != nil; child, q = q, q.parent {
 		if p.fates[q] == leaves && q.parent != nil {

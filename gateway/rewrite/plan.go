@@ -11,13 +11,6 @@ import (
 // Judge gives the verdict on a leaf.
 type Judge func(gateway.Part) gateway.Verdict
 
-const (
-	// maxTextBody is where Email-to-Case bounces a mail for its TextBody, in characters.
-	maxTextBody = 131072
-	// longText is where the notice goes above a text rather than below it, in characters.
-	longText = 32768
-)
-
 // fate is what becomes of a part.
 type fate int
 
@@ -25,6 +18,7 @@ const (
 	stays    fate = iota
 	leaves        // it is sealed and goes with its header
 	replaced      // it is sealed, and a short text takes the place of its body
+	copied        // it stays, and a copy of it is sealed
 )
 
 // Plan is what becomes of a mail: which parts stay, what is sealed, where the notice goes.
@@ -32,10 +26,13 @@ type Plan struct {
 	msg    *Message
 	whole  string
 	items  []Item
-	fates  map[*part]fate // of sealed leaves, and of multiparts of which nothing stays
+	fates  map[*part]fate // of leaves that do not just stay, and of multiparts of which nothing stays
 	hosts  []*host
 	kept   int
 	sealed int
+	copies int // of the items, those of parts that stay
+	// asked tells that the mail could be taken apart, but that it must be sealed whole for another reason.
+	asked bool
 	// dropped are the fields of the top header that do not go on, by where they begin.
 	dropped map[int64]span
 }
@@ -48,7 +45,11 @@ func NewPlan(m *Message, judge Judge) (*Plan, error) {
 
 // NewWholePlan seals the mail as one file, for a reason that is safe to log.
 func NewWholePlan(m *Message, reason string) (*Plan, error) {
-	return newPlan(m, nil, reason)
+	p, err := newPlan(m, nil, reason)
+	if err == nil {
+		p.asked = m.Ambiguity == ""
+	}
+	return p, err
 }
 
 // Drop leaves out of the top header each field for which drop is true, given its lower-cased name and the first
@@ -136,10 +137,7 @@ func (p *Plan) judge(judge Judge) error {
 				p.whole = q.doubt
 				return true
 			}
-			var long bool
-			if long, err = p.isOverlong(q); long {
-				p.fates[q] = replaced
-			}
+			err = p.replaceLongText(q)
 		case gateway.Reject:
 			err = gateway.Errorf(gateway.CodeRejected, nil, "a part of the mail is not accepted here")
 		case gateway.Defer:
@@ -156,7 +154,10 @@ func (p *Plan) judge(judge Judge) error {
 	if p.whole == "" && p.fates[root] == leaves && root.doubt != "" {
 		p.whole = root.doubt
 	}
-	return p.closeUp(root)
+	if err := p.closeUp(root); err != nil {
+		return err
+	}
+	return p.copyLongPages()
 }
 
 // closeUp settles the multiparts below q, and q itself.
@@ -230,6 +231,10 @@ func (p *Plan) collect() error {
 		case p.fates[q] == stays:
 			p.kept++
 		default:
+			if p.fates[q] == copied {
+				p.kept++
+				p.copies++
+			}
 			p.sealed++
 			err = p.addLeaf(q)
 		}
@@ -240,8 +245,11 @@ func (p *Plan) collect() error {
 
 func (p *Plan) addLeaf(q *part) error {
 	name := q.name
-	if p.fates[q] == replaced {
+	switch p.fates[q] {
+	case replaced:
 		name = "message.txt"
+	case copied:
+		name = "message.html"
 	}
 	item, err := leafItem(p.msg.src, q, name)
 	if err == nil && item.Name == "" {
@@ -251,32 +259,13 @@ func (p *Plan) addLeaf(q *part) error {
 	return err
 }
 
-// isOverlong reports whether q would be a TextBody that Email-to-Case refuses. Room for the notice is
-// counted in, since q may have to carry it.
-func (p *Plan) isOverlong(q *part) (bool, error) {
-	const limit = maxTextBody - maxNotice
-	if q.typ != "text/plain" || q.end-q.body <= limit {
-		return false, nil // no encoding makes more characters than bytes
-	}
-	count := newTextCount()
-	text := decoder(p.msg.src, q)
-	if enc := encodingOf(q.charset); enc != nil {
-		text = enc.NewDecoder().Reader(text)
-	}
-	_, err := io.Copy(count, text)
-	if errors.Is(err, errDirty) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("measure a text: %w", err)
-	}
-	return count.characters > limit, nil
-}
-
 // Leaf is a part of the mail and what becomes of it.
 type Leaf struct {
 	Part   gateway.Part
 	Sealed bool
+	// TooLong tells that Email-to-Case does not take all of the text: it is sealed for that, or stays and a copy of
+	// it is sealed.
+	TooLong bool
 }
 
 // Leaves returns what becomes of each part that is no multipart, in the mail's order.
@@ -284,7 +273,10 @@ func (p *Plan) Leaves() []Leaf {
 	var leaves []Leaf
 	p.msg.root.walk(func(q *part) bool {
 		if !q.isMultipart() && !q.empty {
-			leaves = append(leaves, Leaf{Part: q.facts(), Sealed: p.whole != "" || p.leaves(q)})
+			fate := p.fates[q]
+			leaves = append(leaves, Leaf{
+				Part: q.facts(), Sealed: p.whole != "" || p.leaves(q), TooLong: p.whole == "" && (fate == replaced || fate == copied),
+			})
 		}
 		return true
 	})
@@ -294,7 +286,7 @@ func (p *Plan) Leaves() []Leaf {
 // leaves reports whether q is sealed, by itself or with what it is in.
 func (p *Plan) leaves(q *part) bool {
 	for ; q != nil; q = q.parent {
-		if p.fates[q] != stays {
+		if p.fates[q] == leaves || p.fates[q] == replaced {
 			return true
 		}
 	}

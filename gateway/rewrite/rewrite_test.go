@@ -209,15 +209,15 @@ func TestNoticeStaysWithinItsLimits(t *testing.T) {
 	for i := range 500 {
 		n.Files = append(n.Files, File{Name: strings.Repeat("名", 300) + fmt.Sprint(i), Size: 1 << 40})
 	}
-	made := newNotice(n, aboutFiles)
+	made := newNotice(n, aboutFiles, 1)
 	if length := len([]rune(made.plain())); length > maxNotice || len(made.names) > maxNames || len(made.names) == 0 {
 		t.Errorf("%d characters, %d names", length, len(made.names))
 	}
-	if want := fmt.Sprintf("and %d more", 500-len(made.names)); made.more != want {
+	if want := fmt.Sprintf("and %d more", 500-len(made.names)); made.more != want || len(made.leads) != 2 {
 		t.Errorf("%q, want %q", made.more, want)
 	}
 	n.ShowNames = false
-	if text := newNotice(n, aboutFiles).plain(); strings.Contains(text, "名") || !strings.Contains(text, "500 files") {
+	if text := newNotice(n, aboutFiles, 0).plain(); strings.Contains(text, "名") || !strings.Contains(text, "500 files") {
 		t.Errorf("names are switched off:\n%s", text)
 	}
 }

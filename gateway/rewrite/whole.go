@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,12 +9,14 @@ import (
 )
 
 const (
-	// maxField is the most bytes of one field that a mail which was sealed whole takes along, and maxOthers
-	// of all those together on which nothing hangs. Email-to-Case bounces a header over 32,000 characters.
-	maxField  = 12 << 10
-	maxOthers = 8 << 10
-	// maxThreading bounds the threading fields together.
+	// maxField is the most bytes of one field that a mail which was sealed whole takes along.
+	maxField = 12 << 10
+	// maxThreading bounds the fields on which threading hangs, maxIdentity the Message-ID, without which no Case is
+	// found, and maxOthers all others. Together with 2,700 bytes of our own they stay below the 32,000 characters of
+	// a header that Email-to-Case bounces.
 	maxThreading = 20 << 10
+	maxIdentity  = 4 << 10
+	maxOthers    = 4608
 )
 
 // fieldLimit returns how large a field may be in a mail that takes the place of one sealed whole; 0 means
@@ -33,18 +36,10 @@ func fieldLimit(name string) (limit int, threading bool) {
 	return 0, false
 }
 
-// writeWhole writes the short mail that takes the place of one sealed whole.
-func (p *Plan) writeWhole(m *meter, n *notice) error {
-	r := newFieldReader(p.msg.src)
-	threading, others, identity := maxThreading, maxOthers, maxField // without its Message-ID no Case is found
-	for {
-		f, err := r.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("read the header: %w", err)
-		}
+// eachShortField calls each for every field that a mail which was sealed whole takes along.
+func (m *Message) eachShortField(each func(field) error) error {
+	threading, others, identity := maxThreading, maxOthers, maxIdentity
+	return m.eachField(func(f field) error {
 		limit, important := fieldLimit(f.name)
 		left := &others
 		switch {
@@ -53,13 +48,24 @@ func (p *Plan) writeWhole(m *meter, n *notice) error {
 		case important:
 			left = &threading
 		}
-		if f.raw == nil || len(f.raw) > min(limit, *left) || strings.ContainsRune(string(f.raw), 0) {
-			continue
+		if f.raw == nil || len(f.raw) > min(limit, *left) || bytes.IndexByte(f.raw, 0) >= 0 {
+			return nil
 		}
 		*left -= len(f.raw)
+		return each(f)
+	})
+}
+
+// writeWhole writes the short mail that takes the place of one sealed whole.
+func (p *Plan) writeWhole(m *meter, n *notice) error {
+	err := p.msg.eachShortField(func(f field) error {
 		if _, err := m.Write(f.raw); err != nil {
 			return fmt.Errorf("write the header: %w", err)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return p.writeNoticeMail(m, n)
 }

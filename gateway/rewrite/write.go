@@ -41,17 +41,21 @@ func (p *Plan) write(m *meter, out Output) error {
 	root := p.msg.root
 	switch {
 	case p.whole != "":
-		return p.writeWhole(m, newNotice(out.Notice, aboutWhole))
+		about := aboutWhole
+		if p.asked {
+			about = aboutAsked
+		}
+		return p.writeWhole(m, newNotice(out.Notice, about, 0))
 	case len(p.items) == 0:
 		return p.copyMail(m, nil)
-	case !root.isMultipart():
+	case !root.isMultipart() && p.fates[root] != copied:
 		about := aboutFiles
 		if p.fates[root] == replaced {
 			about = aboutText
 		}
-		return p.writeSingle(m, newNotice(out.Notice, about))
+		return p.writeSingle(m, newNotice(out.Notice, about, 0))
 	}
-	return p.writeParts(m, newNotice(out.Notice, p.about()), out.Notice.Link)
+	return p.writeParts(m, newNotice(out.Notice, p.about(), p.copies), out.Notice.Link)
 }
 
 // about says what the notice of a multipart is about.
@@ -92,7 +96,7 @@ func (p *Plan) dropEdits(from int64) []edit {
 	return edits
 }
 
-// writeParts writes a multipart without its sealed parts.
+// writeParts writes a mail without its sealed parts.
 func (p *Plan) writeParts(m *meter, n *notice, link string) error {
 	edits, told, err := p.noticeEdits(n)
 	if err != nil {
@@ -115,7 +119,7 @@ func (p *Plan) writeParts(m *meter, n *notice, link string) error {
 }
 
 // noticeEdits puts the notice into the bodies. told is false if it needs a part of its own: when a body
-// cannot carry it, none does, so that the mail says it once.
+// cannot carry it, none does, so that the mail says it once. A page that will be cut carries it if it can.
 func (p *Plan) noticeEdits(n *notice) (edits []edit, told bool, err error) {
 	for q, fate := range p.fates {
 		if fate != replaced {
@@ -132,11 +136,12 @@ func (p *Plan) noticeEdits(n *notice) (edits []edit, told bool, err error) {
 		edits = append(edits, more...)
 		told = true
 	}
-	carry := len(p.hosts) > 0
+	carry, cut := len(p.hosts) > 0, false
 	for _, h := range p.hosts {
 		carry = carry && h.carries(n)
+		cut = cut || p.fates[h.part] == copied && h.carries(n)
 	}
-	if !carry && !told {
+	if !carry && !told && !cut {
 		return nil, false, nil
 	}
 	for _, h := range p.hosts {

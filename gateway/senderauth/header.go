@@ -28,10 +28,12 @@ const (
 // header is what counts of a mail's header section.
 type header struct {
 	from []string // the values of the From fields, unfolded
-	// results are the Authentication-Results fields from the top, received how many Received fields
-	// stand above each.
+	// results are the Authentication-Results fields from the top; received and hops are what stands above the
+	// field that comes next.
 	results    []resultsField
 	received   int
+	hops       int
+	microsoft  bool // the last Received field was of Microsoft 365
 	signatures int
 	complete   bool // its end was found within maxHeader
 	cut        bool // it goes on beyond maxHeader
@@ -42,7 +44,8 @@ type header struct {
 
 type resultsField struct {
 	value    string
-	received int
+	received int // how many Received fields stand above it
+	hops     int // the same, but servers of Microsoft 365 in a row count as one
 }
 
 // scanHeader reads the header section once. A field over maxValue is cut, and so cannot be relied on:
@@ -88,12 +91,17 @@ func (h *header) add(name, value string) {
 		}
 	case "authentication-results":
 		if len(h.results) < maxResults {
-			h.results = append(h.results, resultsField{value: value, received: h.received})
+			h.results = append(h.results, resultsField{value: value, received: h.received, hops: h.hops})
 		}
 	case "dkim-signature":
 		h.signatures++
 		h.costly = h.costly || len(value) > maxSignature
 	case "received":
+		microsoft := byMicrosoft(value)
+		if !h.microsoft || !microsoft {
+			h.hops++
+		}
+		h.microsoft = microsoft
 		h.received++
 	}
 }

@@ -61,6 +61,10 @@ func (m *judgement) aboutAuthor(st statement) bool {
 	return domain == "" || m.author == "" || m.aligned(domain, false)
 }
 
+// ownHops is how many Received fields may stand above a relay's own Authentication-Results: its trace is in one piece,
+// but filters write theirs above or below the Received field of the server that they serve (RFC 8601 section 5).
+const ownHops = 1
+
 // relayStatements returns what the relay's own fields say.
 func (m *judgement) relayStatements() []statement {
 	var all []statement
@@ -72,6 +76,8 @@ func (m *judgement) relayStatements() []statement {
 		}
 		id, statements := parseResults(field.value)
 		switch {
+		case len(m.a.trusted) == 0 && field.hops > ownHops:
+			return nil
 		case len(m.a.trusted) == 0:
 			return statements
 		case !slices.Contains(m.a.trusted, id):
@@ -95,6 +101,18 @@ func firstOfMethod(have, more []statement) []statement {
 		}
 	}
 	return kept
+}
+
+// byMicrosoft reports whether a Received field is that of a server of Microsoft 365, which hands a mail on through
+// several before it leaves, all of them above its results.
+func byMicrosoft(received string) bool {
+	words := segments(received)[0].words
+	i := slices.IndexFunc(words, func(word string) bool { return strings.EqualFold(word, "by") })
+	if i < 0 || i+1 == len(words) {
+		return false
+	}
+	host := "." + hostOf(words[i+1])
+	return strings.HasSuffix(host, ".outlook.com") || strings.HasSuffix(host, ".outlook.cn")
 }
 
 func relaySPF(st statement) finding {

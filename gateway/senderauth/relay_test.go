@@ -85,6 +85,54 @@ func TestRelayForms(t *testing.T) {
 	}
 }
 
+// Without trusted ids, a field counts only where the relay itself can have written it: not below its second Received.
+func TestPlaceOfTheRelaysField(t *testing.T) {
+	const (
+		relay   = "Received: from mail.sender.example by relay.example with ESMTPS id 1"
+		sender  = "Received: from [10.0.0.1] by mail.sender.example with ESMTPA id 2"
+		forged  = "relay.example; dmarc=pass header.from=sender.example; spf=pass smtp.mailfrom=sender.example"
+		posing  = "Received: from a.prod.outlook.com by b.prod.outlook.com (2001:db8::1)"
+		inside  = "Received: from A.EURP1.PROD.OUTLOOK.COM (2001:db8::1)\r\n by B.EURP1.PROD.OUTLOOK.COM (2001:db8::2) with Microsoft SMTP Server"
+		edge    = "Received: from mail.sender.example (192.0.2.10) by C.mail.protection.outlook.com (192.0.2.1)"
+		helo    = "Received: from by.outlook.com (by x.outlook.com) by relay.example with ESMTPS id 1"
+		nowhere = "Received: from mail.sender.example with ESMTPS by"
+	)
+	for _, c := range []struct {
+		name   string
+		fields []string
+		counts bool
+	}{
+		{"on top", []string{rspamd, relay, sender}, true},
+		{"below the relay's own Received", []string{relay, rspamd, sender}, true},
+		{"no Received at all", []string{rspamd}, true},
+		{"below the sender's", []string{relay, sender, forged}, false},
+		{"below the sender's, further down", []string{relay, sender, sender, forged, forged}, false},
+		{"the upper one counts", []string{relay, rspamd, sender, forged}, true},
+		{"Microsoft 365", []string{inside, inside, edge, m365Reject, sender, forged}, true},
+		{"Microsoft 365, above its edge", []string{inside, inside, m365Reject, edge, sender, forged}, true},
+		{"Microsoft 365, without a field", []string{inside, edge, sender, forged}, false},
+		{"a sender that poses as Microsoft", []string{relay, posing, forged}, false},
+		{"one that poses twice", []string{relay, posing, posing, forged}, false},
+		{"a client's name", []string{helo, sender, forged}, false},
+		{"no server's name", []string{nowhere, posing, forged}, false},
+		{"Microsoft behind another", []string{inside, sender, inside, forged}, false},
+	} {
+		got, _ := relayed(t, newTest(nil), relayMail(c.fields...))
+		if got.ByRelay != c.counts || c.counts && got.DMARC != gateway.AuthFail || !c.counts && got.DMARC == gateway.AuthPass {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}
+
+// With trusted ids the place does not matter, since a relay removes what others write in its name.
+func TestTrustedIDCountsBelowTheRelaysServers(t *testing.T) {
+	const hop = "Received: by mail.google.com"
+	got, _ := relayed(t, newTest(nil, "mx.google.com"), relayMail(hop, hop, gmailFail, hop))
+	if !got.ByRelay || got.DMARC != gateway.AuthFail {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestRelayFieldIsRestated(t *testing.T) {
 	_, field := relayed(t, newTest(nil), relayMail(gmailPass))
 	const want = "Authentication-Results: mx.gate.example; dmarc=pass (p=reject) (by relay) header.from=sender.example; " +

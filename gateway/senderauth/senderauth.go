@@ -13,7 +13,12 @@
 //     fields) have the DKIM result policy: memory and time are bounded, and the sender harms only himself.
 //   - pct is ignored; a From that cannot be attributed to one domain is a permerror.
 //   - Behind a trusted relay its own field counts. With Options.TrustedIDs the fields of that id down to the
-//     next Received are read as one, since Postfix's filters write one each; without, only the topmost.
+//     next Received are read as one, since Postfix's filters write one each, and the relay must remove what
+//     outsiders wrote in its name; without, only the topmost, and never one below the second Received field:
+//     that is not the relay's. Microsoft 365 writes several Received fields above its own; they count as one.
+//     What remains: a relay that writes no Authentication-Results, or not to every mail, may be given one by
+//     the sender at the very top of his mail, just below the relay's Received. Nothing in the mail tells the
+//     two apart. Such a relay must remove such fields, or TrustedIDs must name an id that nobody uses.
 //   - The text of others is never copied: our field holds result words, validated domains and fixed words.
 package senderauth
 
@@ -47,8 +52,8 @@ type Options struct {
 	AuthservID string
 	// Resolver asks DNS; nil: the system's.
 	Resolver Resolver
-	// TrustedIDs are the authserv-ids that trusted relays use; empty: the topmost field counts. A relay
-	// that writes no authserv-id (Microsoft 365) counts only when this is empty.
+	// TrustedIDs are the authserv-ids that trusted relays use; empty: the topmost field counts, if it stands
+	// where a relay writes it. A relay that writes no authserv-id (Microsoft 365) counts only when this is empty.
 	TrustedIDs []string
 	// Timeout bounds the DNS look-ups of one mail; 0: 10 s.
 	Timeout time.Duration
