@@ -192,10 +192,11 @@ func (d *demo) arrived(mail sftest.Mail) {
 func (d *demo) tellCases(ctx context.Context) error {
 	var mails, dropped, bounced int
 	for n := 1; ; n++ {
-		if err := d.org.WaitProcessed(ctx, n); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		err := d.org.WaitProcessed(ctx, n)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("wait for Email-to-Case: %w", err)
 		}
 		for ; mails < len(d.org.EmailMessages()); mails++ {

@@ -29,3 +29,11 @@ if ! node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2
     echo 'missing for the tests: Node 20 or newer with npm' >&2
     exit 1
 fi
+
+# Haraka, which the tests put behind Sealpost, is installed again whenever its lock file has changed.
+haraka="$(dirname "$0")/../../cmd/sealpost/testdata/haraka"
+lock="$(sha256sum <"$haraka/package-lock.json")"
+if [ "$(cat "$haraka/node_modules/.sealpost-lock" 2>/dev/null)" != "$lock" ]; then
+    npm --prefix "$haraka" ci --no-audit --no-fund --omit=optional --loglevel=error
+    echo "$lock" >"$haraka/node_modules/.sealpost-lock"
+fi
