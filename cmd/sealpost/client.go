@@ -57,6 +57,7 @@ func (c *portalClient) open(ctx context.Context, link crypto.Link) (*crypto.Open
 	var reply struct {
 		ServerSecret string `json:"server_secret"`
 		Grant        string `json:"grant"`
+		Direct       bool   `json:"direct"`
 		Head         string `json:"head"`
 		Scan         struct {
 			Verdict   gateway.ScanVerdict `json:"verdict"`
@@ -81,7 +82,7 @@ func (c *portalClient) open(ctx context.Context, link crypto.Link) (*crypto.Open
 		return nil, nil, fmt.Errorf("open the list of files: %w", err)
 	}
 	scan := gateway.Scan{Verdict: reply.Scan.Verdict, Signature: reply.Scan.Signature}
-	return opened, &grantedObjects{c, path + "/objects/", gateway.NewSecret(reply.Grant), scan}, nil
+	return opened, &grantedObjects{c, path, gateway.NewSecret(reply.Grant), reply.Direct, scan}, nil
 }
 
 // call posts request as JSON and reads the reply, if any is wanted.
@@ -115,11 +116,7 @@ func (c *portalClient) do(r *http.Request) (*http.Response, error) {
 	}
 	answer, err := c.http.Do(r) //nolint:bodyclose // the caller closes a success, refused a failure
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) { // its text has the URL, which says nothing new
-			err = wrapped.Err
-		}
-		return nil, fmt.Errorf("reach the portal: %w", err)
+		return nil, fmt.Errorf("reach the portal: %w", withoutURL(err))
 	}
 	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
 		return answer, nil
@@ -145,28 +142,86 @@ func refused(answer *http.Response) error {
 // grantedObjects are the objects of one package, as its grant opens them.
 type grantedObjects struct {
 	client *portalClient
-	path   string
+	path   string // of the package
 	grant  gateway.Secret
+	direct bool // they come from where they are stored
 	// scan is what a virus scanner said of the mail.
 	scan gateway.Scan
 }
 
 // Get implements crypto.Getter.
 func (g *grantedObjects) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.client.portal+g.path+name, http.NoBody)
+	if g.direct {
+		return g.getStored(ctx, name, offset, length)
+	}
+	r, err := g.request(ctx, "/objects/"+name)
+	if err != nil {
+		return nil, err
+	}
+	setRange(r, offset, length)
+	answer, err := g.client.do(r)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Body, nil
+}
+
+func (g *grantedObjects) request(ctx context.Context, path string) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.client.portal+g.path+path, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
 	r.Header.Set("Sealpost-Grant", g.grant.Reveal())
+	return r, nil
+}
+
+// getStored asks the portal for the object's URL. The server there gets neither token nor grant, and the URL, which is
+// a token itself, stands in no error.
+func (g *grantedObjects) getStored(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	ask, err := g.request(ctx, "/urls/"+name)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := g.client.do(ask)
+	if err != nil {
+		return nil, err
+	}
+	var reply struct {
+		URL string `json:"url"`
+	}
+	err = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&reply)
+	if err = errors.Join(err, answer.Body.Close()); err != nil {
+		return nil, fmt.Errorf("read the portal's answer: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, reply.URL, http.NoBody)
+	if err != nil {
+		return nil, errors.New("the portal gave no usable address of a file")
+	}
+	setRange(r, offset, length)
+	stored, err := g.client.http.Do(r) //nolint:bodyclose // the caller closes a success
+	if err != nil {
+		return nil, fmt.Errorf("reach the file's storage: %w", withoutURL(err))
+	}
+	if stored.StatusCode != http.StatusOK && stored.StatusCode != http.StatusPartialContent {
+		return nil, errors.Join(fmt.Errorf("the file's storage answered %s", printable(stored.Status)), stored.Body.Close())
+	}
+	return stored.Body, nil
+}
+
+func setRange(r *http.Request, offset, length int64) {
 	switch {
 	case length >= 0:
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 	case offset > 0:
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	answer, err := g.client.do(r)
-	if err != nil {
-		return nil, err
+}
+
+// withoutURL leaves out the URL that net/http puts into its errors.
+func withoutURL(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
 	}
-	return answer.Body, nil
+	return err
 }

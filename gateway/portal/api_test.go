@@ -118,8 +118,10 @@ func (h *house) cookieName() string { return strings.SplitN(h.cookie().value, "=
 func checkHeaders(t *testing.T, r answer) {
 	t.Helper()
 	for name, want := range map[string]string{
-		"Content-Security-Policy": contentSecurityPolicy, "X-Content-Type-Options": "nosniff",
-		"Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+			"form-action 'none'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+		"X-Content-Type-Options": "nosniff",
+		"Referrer-Policy":        "no-referrer", "Cache-Control": "no-store",
 		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
 	} {
 		if got := r.header.Get(name); got != want {

@@ -7,19 +7,26 @@ import (
 	"strings"
 )
 
-// contentSecurityPolicy allows our own script, style and API, and nothing else: no inline code, no eval,
-// no WebAssembly, no frames, no string that becomes markup.
-var contentSecurityPolicy = strings.Join([]string{
-	"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "img-src 'self'",
-	"form-action 'none'", "frame-ancestors 'none'", "base-uri 'none'",
-	"require-trusted-types-for 'script'", "trusted-types 'none'",
-}, "; ")
+// contentSecurityPolicy allows our own script, style and API, what objects come from, and nothing else: no inline
+// code, no eval, no WebAssembly, no frames, no string that becomes markup.
+func (p *portal) contentSecurityPolicy() string {
+	connect := "connect-src 'self'"
+	if p.opts.Direct != nil {
+		connect += " " + p.opts.Direct.Origin()
+	}
+	return strings.Join([]string{
+		"default-src 'none'", "script-src 'self'", "style-src 'self'", connect, "img-src 'self'",
+		"form-action 'none'", "frame-ancestors 'none'", "base-uri 'none'",
+		"require-trusted-types-for 'script'", "trusted-types 'none'",
+	}, "; ")
+}
 
 // secure sets the headers that every response carries.
 func (p *portal) secure(next http.Handler) http.Handler {
+	policy := p.contentSecurityPolicy()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", contentSecurityPolicy)
+		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")

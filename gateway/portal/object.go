@@ -26,7 +26,7 @@ func (p *portal) object(w http.ResponseWriter, r *http.Request) error {
 		return errNotFound
 	}
 	event := gateway.AuditEvent{Action: gateway.AuditDownload, Principal: who.principal(), Package: &id}
-	object, err := p.granted(ctx, who, id, r)
+	object, _, err := p.granted(ctx, who, id, r)
 	event.Object = object.Name
 	span, part := wholeOf(object.Size), false
 	if err == nil {
@@ -62,29 +62,30 @@ func (p *portal) object(w http.ResponseWriter, r *http.Request) error {
 	return copyExactly(renewDeadline(w), body, span.length)
 }
 
-// granted returns the requested object if the request's grant covers it. The grant stands for the proof,
-// so a package that has changed since tells its true state.
-func (p *portal) granted(ctx context.Context, who identity, id gateway.PackageID, r *http.Request) (gateway.Object, error) {
+// granted returns the requested object if the request's grant covers it, and how long the grant lasts yet. The
+// grant stands for the proof, so a package that has changed since tells its true state.
+func (p *portal) granted(ctx context.Context, who identity, id gateway.PackageID, r *http.Request) (gateway.Object, time.Duration, error) {
 	grant, err := p.store.Grant(ctx, sha256.Sum256([]byte(r.Header.Get(grantHeader))))
 	if err != nil {
-		return gateway.Object{}, err
+		return gateway.Object{}, 0, err
 	}
 	now, err := p.store.Now(ctx)
 	if err != nil {
-		return gateway.Object{}, err
+		return gateway.Object{}, 0, err
 	}
 	bound := subtle.ConstantTimeCompare(grant.SessionHash[:], who.hash[:]) == 1 && grant.Package == id
 	if !bound || !now.Before(grant.Expires) {
-		return gateway.Object{}, errNotFound
+		return gateway.Object{}, 0, errNotFound
 	}
 	pkg, err := p.store.Package(ctx, id)
 	if err != nil {
-		return gateway.Object{}, err
+		return gateway.Object{}, 0, err
 	}
 	if err := mayOpen(pkg, now); err != nil {
-		return gateway.Object{}, err
+		return gateway.Object{}, 0, err
 	}
-	return p.store.ObjectOf(ctx, id, r.PathValue("name"))
+	object, err := p.store.ObjectOf(ctx, id, r.PathValue("name"))
+	return object, grant.Expires.Sub(now), err
 }
 
 func writeObjectHeader(w http.ResponseWriter, size int64, span byteRange, part bool) {

@@ -44,9 +44,9 @@ func warning(scan gateway.Scan) *scanReply {
 	return &scanReply{Verdict: scan.Verdict, Signature: scan.Signature}
 }
 
-// open takes {"proof"} and answers {"server_secret", "grant", "expires", "scan", "head"}: S as base64url,
-// the grant's token and its end, {"verdict", "signature"} when a virus scanner found something or could not
-// look, and the head object as standard base64.
+// open takes {"proof"} and answers {"server_secret", "grant", "expires", "scan", "direct", "head"}: S as
+// base64url, the grant's token and its end, {"verdict", "signature"} when a virus scanner found something or
+// could not look, whether objects come by URLs of their own, and the head object as standard base64.
 func (p *portal) open(w http.ResponseWriter, r *http.Request) error {
 	ctx, who, err := p.authorized(r)
 	if err != nil {
@@ -156,7 +156,8 @@ func (p *portal) writeOpened(w http.ResponseWriter, out *opened) error {
 		Grant        string     `json:"grant"`
 		Expires      time.Time  `json:"expires"`
 		Scan         *scanReply `json:"scan,omitempty"`
-	}{out.secret.Reveal(), out.grant, out.expires, out.scan})
+		Direct       bool       `json:"direct,omitempty"`
+	}{out.secret.Reveal(), out.grant, out.expires, out.scan, p.opts.Direct != nil})
 	if err != nil {
 		return fmt.Errorf("encode the reply: %w", err)
 	}

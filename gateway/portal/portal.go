@@ -15,6 +15,7 @@
 //     logged and counted, not audited.
 //   - A session has a fixed life and is never prolonged: that would let a request in flight bring back a
 //     session that was ended meanwhile. It also ends when its agent is removed or gets another password.
+//   - With Options.Direct the pages and `open` ask for a URL of each object instead, as long as their grant lasts.
 //   - Objects are served whole or by one range (RFC 9110 section 14); several ranges in one request are
 //     answered with the whole object.
 package portal
@@ -52,6 +53,8 @@ type Options struct {
 	GrantLifetime time.Duration
 	// Limits of failed log-ins.
 	Limits LoginLimits
+	// Direct lets objects come from where they are stored; nil: they come through the portal.
+	Direct Direct
 	// Ready answers /readyz: nil when the node takes mail. Without it, the node is always ready.
 	Ready func(context.Context) error
 	// Logger gets one line per request; nil discards them.
@@ -153,6 +156,10 @@ func (p *portal) routes() *http.ServeMux {
 	mux.Handle("POST /api/v1/logout", p.api(p.logout))
 	mux.Handle("POST /api/v1/packages/{id}/open", p.api(p.open))
 	mux.Handle("GET /api/v1/packages/{id}/objects/{name...}", p.api(p.object))
+
+	if p.opts.Direct != nil {
+		mux.Handle("GET /api/v1/packages/{id}/urls/{name...}", p.api(p.direct))
+	}
 
 	mux.HandleFunc("GET /healthz", p.healthz)
 	mux.HandleFunc("GET /readyz", p.readyz)

@@ -1,11 +1,16 @@
 // Package blob stores immutable objects: the sealed heads, segments and waiting mails of Sealpost.
 //
 // It knows nothing of what is inside. An object is written once under a name that carries a random nonce,
-// never changed, and deleted when nothing refers to it any more. The directory store is here; other stores
-// pass the suite in blobtest.
+// never changed, and deleted when nothing refers to it any more. There are two stores, a local directory (Dir)
+// and a bucket of an S3-compatible server (S3); both pass the suite in blobtest.
 //
 // Decisions: names are checked strictly, so that no name can leave the store; a name is never overwritten;
 // durability has two steps, so that a package of many objects costs one sync of its directory.
+//
+// On S3 the multipart upload is our own loop over service/s3. The SDK's transfermanager (v0.5.5) makes a pool of
+// part buffers for each upload, so that memory grows with the number of uploads; it aborts with the caller's
+// context, which is done when an upload is cancelled; it cannot tell an upload whose answer was lost from one
+// that failed; and it writes to the standard logger.
 package blob
 
 import (
@@ -61,6 +66,34 @@ type Store interface {
 	// Delete removes an object. Its absence is no error, and when Delete returns nil the absence is durable.
 	Delete(ctx context.Context, name string) error
 }
+
+// Uploads is a Store in which an upload that broke off takes room although no object can be seen.
+type Uploads interface {
+	// AbortUploads ends the unfinished uploads that began before the time, and returns how many it ended.
+	AbortUploads(ctx context.Context, before time.Time) (int, error)
+}
+
+// Presigner is a Store that others can read from without credentials, by a URL that ends after a while.
+type Presigner interface {
+	// Presign makes a URL by which whoever knows it may GET the object, whole or in ranges, for the ttl, which
+	// is whole seconds between one second and seven days. It does not ask whether there is such an object.
+	Presign(ctx context.Context, name string, ttl time.Duration) (SignedURL, error)
+}
+
+// SignedURL is a URL that carries its own right to read: a bearer token. It prints as "[signed URL]".
+type SignedURL struct{ url string }
+
+// Reveal returns the URL, for the one who shall read the object and for nobody else.
+func (u SignedURL) Reveal() string { return u.url }
+
+// String hides the URL.
+func (SignedURL) String() string { return "[signed URL]" }
+
+// GoString hides the URL.
+func (u SignedURL) GoString() string { return u.String() }
+
+// MarshalText hides the URL, in JSON and in logs too.
+func (u SignedURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // Info describes an object.
 type Info struct {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func wantGone(t *testing.T, s blob.Store, name string) {
 
 func roundTrip(t *testing.T, s blob.Store) {
 	const k128 = 128 << 10
-	for _, size := range []int{0, 1, k128 - 1, k128, k128 + 1, 5 << 20} {
+	for _, size := range []int{0, 1, k128 - 1, k128, k128 + 1, 5 << 20, 5<<20 + 1, 11 << 20} {
 		name, body := Name(Day), Body(size)
 		put(t, s, name, body)
 		if !bytes.Equal(get(t, s, name, 0, -1), body) {
@@ -137,6 +138,7 @@ func ranges(t *testing.T, s blob.Store) {
 		{1000, -1, 1000, 1000},
 		{1000, 5, 1000, 1000},
 		{2000, -1, 1000, 1000},
+		{990, math.MaxInt64, 990, 1000},
 	} {
 		if got := get(t, s, name, r.offset, r.length); !bytes.Equal(got, body[r.from:r.to]) {
 			t.Errorf("offset %d, length %d: %d bytes that are not %d to %d", r.offset, r.length, len(got), r.from, r.to)
@@ -162,13 +164,17 @@ func notExist(t *testing.T, s blob.Store) {
 }
 
 func noOverwrite(t *testing.T, s blob.Store) {
-	name, body := Name(Day), Body(100)
-	put(t, s, name, body)
-	if _, err := s.Put(t.Context(), name, strings.NewReader("other")); !errors.Is(err, blob.ErrExist) {
-		t.Errorf("the second Put: %v, want ErrExist", err)
-	}
-	if !bytes.Equal(get(t, s, name, 0, -1), body) {
-		t.Error("the first object was altered")
+	for _, size := range []int{100, 6 << 20} {
+		name, body := Name(Day), Body(size)
+		put(t, s, name, body)
+		for _, other := range []int{5, size + 1} {
+			if _, err := s.Put(t.Context(), name, bytes.NewReader(Body(other))); !errors.Is(err, blob.ErrExist) {
+				t.Errorf("the second Put: %v, want ErrExist", err)
+			}
+		}
+		if !bytes.Equal(get(t, s, name, 0, -1), body) {
+			t.Error("the first object was altered")
+		}
 	}
 }
 
@@ -200,12 +206,19 @@ func concurrentPuts(t *testing.T, s blob.Store) {
 }
 
 func oneNameManyPuts(t *testing.T, s blob.Store) {
+	for _, size := range []int{300 << 10, 6 << 20} {
+		manyPuts(t, s, size)
+	}
+}
+
+func manyPuts(t *testing.T, s blob.Store, size int) {
+	t.Helper()
 	const writers = 8
 	name := Name(Day)
 	bodies, errs := make([][]byte, writers), make([]error, writers)
 	var group errgroup.Group
 	for i := range writers {
-		bodies[i] = Body(300 << 10)
+		bodies[i] = Body(size)
 		group.Go(func() error {
 			_, errs[i] = s.Put(t.Context(), name, bytes.NewReader(bodies[i]))
 			return nil
@@ -231,27 +244,35 @@ func oneNameManyPuts(t *testing.T, s blob.Store) {
 var errBody = errors.New("the body broke off")
 
 func failedBody(t *testing.T, s blob.Store) {
-	name := Name(Day)
-	body := io.MultiReader(bytes.NewReader(Body(300<<10)), failing{})
-	if _, err := s.Put(t.Context(), name, body); !errors.Is(err, errBody) {
-		t.Errorf("Put: %v, want the error of the body", err)
+	for _, want := range []error{errBody, io.ErrUnexpectedEOF} {
+		for _, size := range []int{0, 300 << 10, 5 << 20, 11 << 20} {
+			name := Name(Day)
+			body := io.MultiReader(bytes.NewReader(Body(size)), failing{want})
+			if _, err := s.Put(t.Context(), name, body); !errors.Is(err, want) {
+				t.Errorf("Put after %d bytes: %v, want the error of the body", size, err)
+			}
+			wantGone(t, s, name)
+			put(t, s, name, Body(10)) // the name is free
+		}
 	}
-	wantGone(t, s, name)
-	put(t, s, name, Body(10)) // the name is free
 }
 
-type failing struct{}
+type failing struct{ err error }
 
-func (failing) Read([]byte) (int, error) { return 0, errBody }
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func cancelled(t *testing.T, s blob.Store) {
-	ctx, cancel := context.WithCancel(t.Context())
 	name := Name(Day)
-	body := io.MultiReader(bytes.NewReader(Body(300<<10)), cancelling{cancel}, bytes.NewReader(Body(300<<10)))
-	if _, err := s.Put(ctx, name, body); !errors.Is(err, context.Canceled) {
-		t.Errorf("Put: %v, want context.Canceled", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, size := range []int{300 << 10, 11 << 20} {
+		ctx, cancel = context.WithCancel(t.Context())
+		body := io.MultiReader(bytes.NewReader(Body(size)), cancelling{cancel}, bytes.NewReader(Body(300<<10)))
+		if _, err := s.Put(ctx, name, body); !errors.Is(err, context.Canceled) {
+			t.Errorf("Put: %v, want context.Canceled", err)
+		}
+		wantGone(t, s, name)
 	}
-	wantGone(t, s, name)
 	if _, err := s.Put(ctx, name, strings.NewReader("x")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Put with a context that is done: %v, want context.Canceled", err)
 	}

@@ -45,7 +45,7 @@ async function openPackage(id: string, authenticated: boolean): Promise<void> {
   say("Opening…");
   const opened = await api.open(id, await proofOf(keycode, id));
   const unsealed = await openHead(opened.head, id, opened.serverSecret, keycode);
-  const grant = new Grant(id, keycode, opened.grant);
+  const grant = new Grant(id, keycode, opened);
   const { created, items } = unsealed.manifest;
   const { scan } = opened;
   showPackage(created, items, scan, async (item, row) => {
@@ -59,17 +59,17 @@ class Grant {
   constructor(
     readonly id: string,
     readonly keycode: string,
-    private token: string,
+    private opened: api.Opened,
   ) {}
 
   async object(name: string): Promise<Awaited<ReturnType<typeof api.object>>> {
     try {
-      return await api.object(this.id, name, this.token);
+      return await api.object(this.id, name, this.opened);
     } catch (error) {
       if (!(error instanceof api.ApiError) || error.code !== "not_found") throw error;
     }
-    this.token = (await api.open(this.id, await proofOf(this.keycode, this.id))).grant;
-    return api.object(this.id, name, this.token);
+    this.opened = await api.open(this.id, await proofOf(this.keycode, this.id));
+    return api.object(this.id, name, this.opened);
   }
 }
 
