@@ -5,13 +5,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+NFPM := go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 UI := gateway/portal/ui
 FUZZTIME := 30s
+FLAGS :=
 
-.PHONY: help build ui demo test needs unit lint lint-go lint-shell lint-ui fuzz bench clean
+.PHONY: help build ui demo test needs unit lint lint-go lint-shell lint-ui fuzz bench bench-peers bench-growth package package-test clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ui ## build bin/sealpost, the portal's pages included
 	@mkdir -p bin
@@ -23,7 +25,7 @@ ui: ## build the portal's pages
 demo: build ## start everything on loopback, with a sample mail sent through it; Ctrl-C ends it
 	@bin/sealpost demo
 
-test: needs ui unit lint ## everything that must hold
+test: needs ui unit lint package-test ## everything that must hold
 
 needs: ## install or name what the tests need
 	@testdata/scripts/needs.sh
@@ -54,7 +56,24 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	done
 
 bench: build ## memory and speed of one gateway, as a table
-	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./cmd/sealpost
+	go test -run '^$$' -bench . -skip '^Benchmark(Peers|Growth)$$' -benchtime 1x -timeout 60m ./cmd/sealpost
+
+bench-peers: build ## Sealpost beside Postfix and MIMEDefang, one table; as root on Debian; FLAGS='-peers.connections 1,10,50' and others
+	@testdata/scripts/needs-peers.sh
+	go test -run '^$$' -bench '^BenchmarkPeers$$' -benchtime 1x -timeout 4h ./cmd/sealpost $(FLAGS)
+
+bench-growth: build ## how cost grows with packages in the database, with nodes, with the size of a file; FLAGS likewise
+	go test -run '^$$' -bench '^BenchmarkGrowth$$' -benchtime 1x -timeout 4h ./cmd/sealpost $(FLAGS)
+
+package: ui ## build the Debian package, dist/sealpost_VERSION_ARCH.deb
+	@rm -rf dist && mkdir dist
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags '-s -w' -o dist/sealpost ./cmd/sealpost
+	# v1.2.3 is 1.2.3; what lies before it, as Go counts (v1.2.3-0.DATE-COMMIT), sorts before it: 1.2.3~0.DATE.COMMIT.
+	version="$$(go version -m dist/sealpost | awk '$$1 == "mod" { print $$3 }' | sed 's/^v//; s/^(devel)$$/0.0.0-devel/; s/-/~/; s/-/./g')"
+	VERSION="$$version" ARCH="$$(go env GOARCH)" $(NFPM) package --config deploy/nfpm.yaml --packager deb --target dist/
+
+package-test: package ## look into the package, install it under a directory and set up a gateway with it; as root on Debian
+	deploy/package-test.sh dist/*.deb
 
 clean: ## remove what was built
-	rm -rf bin $(UI)/web/dist $(UI)/node_modules
+	rm -rf bin dist $(UI)/web/dist $(UI)/node_modules

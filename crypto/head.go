@@ -25,10 +25,8 @@ const (
 // (SKESK v6), then the signed manifest (SEIPD v2). RFC 9580 sections 5.1.2, 5.3.2, 5.13.2 and 10.3.
 func (p *Package) writeHead(w io.Writer, manifest []byte) error {
 	config := packetConfig(p.manifest.Created)
-	for _, to := range p.sealer.recipients {
-		if err := packet.SerializeEncryptedKeyAEAD(w, to.key, config.Cipher(), true, p.sessionKey, config); err != nil {
-			return fmt.Errorf("encrypt the session key to recovery key %s: %w", to.fingerprint, err)
-		}
+	if err := p.sealer.writeRecipients(w, p.sessionKey, config); err != nil {
+		return err
 	}
 	pass := passphrase(p.server, p.keycode)
 	if err := packet.SerializeSymmetricKeyEncryptedAEADReuseKey(w, p.sessionKey, pass, true, config); err != nil {

@@ -8,12 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,16 +39,30 @@ const (
 //	  "signing_key": "(an unlocked OpenPGP transferable secret key)"
 //	}
 //
-// New values are wrapped under the active key; the others unwrap older ones.
+// New values are wrapped under the active key, or under the one that the database names (Use), since all nodes must
+// have a key before one of them wraps by it; the others unwrap older values. The index key is not rotated: what was
+// hashed by it cannot be hashed anew. Nor is the signing key: heads are signed inside of their encryption, and who
+// rotates it would have to sign what only agents can read.
 type Keyring struct {
 	hidden
-	active   keyID
-	wrapping map[keyID]wrappingKey
+	wrapping atomic.Pointer[wrappingKeys]
 	index    [secretSize]byte
 	signing  *SigningKey
+
+	source func() (io.ReadCloser, error) // nil: there is nothing to read anew
+	mu     sync.Mutex                    // of who changes wrapping
 }
 
 type keyID [keyIDSize]byte
+
+// wrappingKeys are not changed, but replaced.
+type wrappingKeys struct {
+	active keyID // as the file has it
+	using  keyID // what values are wrapped under
+	keys   map[keyID]wrappingKey
+	// missed are those that the source did not have either when they were needed.
+	missed map[keyID]struct{}
+}
 
 type wrappingKey struct {
 	raw  [secretSize]byte
@@ -68,12 +83,15 @@ func NewKeyring(created time.Time) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Keyring{wrapping: make(map[keyID]wrappingKey), index: newSecret(), signing: signing}
-	_, _ = rand.Read(k.active[:]) // never fails (crypto/rand)
-	return k, k.add(k.active, newSecret())
+	k := &Keyring{index: newSecret(), signing: signing}
+	w := &wrappingKeys{keys: make(map[keyID]wrappingKey, 1)}
+	_, _ = rand.Read(w.active[:]) // never fails (crypto/rand)
+	w.using = w.active
+	k.wrapping.Store(w)
+	return k, w.add(w.active, newSecret())
 }
 
-func (k *Keyring) add(id keyID, raw [secretSize]byte) error {
+func (w *wrappingKeys) add(id keyID, raw [secretSize]byte) error {
 	block, err := aes.NewCipher(raw[:])
 	if err != nil {
 		return fmt.Errorf("set up the wrapping key: %w", err)
@@ -82,7 +100,7 @@ func (k *Keyring) add(id keyID, raw [secretSize]byte) error {
 	if err != nil {
 		return fmt.Errorf("set up the wrapping key: %w", err)
 	}
-	k.wrapping[id] = wrappingKey{raw: raw, aead: aead}
+	w.keys[id] = wrappingKey{raw: raw, aead: aead}
 	return nil
 }
 
@@ -111,27 +129,29 @@ func ReadKeyring(r io.Reader) (*Keyring, error) {
 }
 
 func (f *keyringFile) keyring() (*Keyring, error) {
-	k := &Keyring{wrapping: make(map[keyID]wrappingKey, len(f.WrappingKeys))}
+	k, w := &Keyring{}, &wrappingKeys{keys: make(map[keyID]wrappingKey, len(f.WrappingKeys))}
 	for name, text := range f.WrappingKeys {
-		var id keyID
-		if err := decodeHex(id[:], []byte(name)); err != nil {
-			return nil, errors.New("the keyring's wrapping_keys: a key ID has 8 lower-case hex digits")
+		id, err := parseKeyID(name)
+		if err != nil {
+			return nil, fmt.Errorf("the keyring's wrapping_keys: %w", err)
 		}
 		raw, err := decodeSecret(text, "key")
 		if err != nil {
 			return nil, fmt.Errorf("the keyring's wrapping_keys: %w", err)
 		}
-		if err := k.add(id, raw); err != nil {
+		if err := w.add(id, raw); err != nil {
 			return nil, err
 		}
 	}
-	if err := decodeHex(k.active[:], []byte(f.Active)); err != nil {
-		return nil, errors.New("the keyring's active: a key ID has 8 lower-case hex digits")
+	var err error
+	if w.active, err = parseKeyID(f.Active); err != nil {
+		return nil, fmt.Errorf("the keyring's active: %w", err)
 	}
-	if _, ok := k.wrapping[k.active]; !ok {
+	if _, ok := w.keys[w.active]; !ok {
 		return nil, errors.New("the keyring's active key is not among its wrapping_keys")
 	}
-	var err error
+	w.using = w.active
+	k.wrapping.Store(w)
 	if k.index, err = decodeSecret(f.IndexKey, "key"); err != nil {
 		return nil, fmt.Errorf("the keyring's index_key: %w", err)
 	}
@@ -146,22 +166,23 @@ func (f *keyringFile) keyring() (*Keyring, error) {
 }
 
 // Encode writes the keyring file. It holds all the gateway's secrets: only the gateway may read it.
-func (k *Keyring) Encode(w io.Writer) error {
+func (k *Keyring) Encode(out io.Writer) error {
 	signing, err := k.signing.serialize()
 	if err != nil {
 		return err
 	}
+	w := k.wrapping.Load()
 	file := keyringFile{
 		Version:      keyringVersion,
-		Active:       hex.EncodeToString(k.active[:]),
-		WrappingKeys: make(map[string]string, len(k.wrapping)),
+		Active:       w.active.String(),
+		WrappingKeys: make(map[string]string, len(w.keys)),
 		IndexKey:     encodeSecret(k.index),
 		SigningKey:   base64.RawURLEncoding.EncodeToString(signing),
 	}
-	for id, key := range k.wrapping {
-		file.WrappingKeys[hex.EncodeToString(id[:])] = encodeSecret(key.raw)
+	for id, key := range w.keys {
+		file.WrappingKeys[id.String()] = encodeSecret(key.raw)
 	}
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(file); err != nil {
 		return fmt.Errorf("write the keyring: %w", err)
@@ -183,14 +204,15 @@ func (k *Keyring) Wrap(table, column, rowID string, plaintext []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	key := k.wrapping[k.active]
+	w := k.wrapping.Load()
+	key := w.keys[w.using]
 	out := make([]byte, 0, wrapHeader+len(plaintext)+key.aead.Overhead())
-	out = append(out, wrapVersion)
-	out = append(out, k.active[:]...)
+	out = append(out, w.using.mark()...)
 	return key.aead.Seal(out, nil, plaintext, ad), nil //nolint:gosec // G407: this AEAD draws the nonce itself
 }
 
-// Unwrap decrypts what Wrap returned for the same place. Errors: ErrUnknownKey, and ErrUnwrap for all else.
+// Unwrap decrypts what Wrap returned for the same place. For a key that it does not have it reads its source anew,
+// once. Errors: ErrUnknownKey, and ErrUnwrap for all else.
 func (k *Keyring) Unwrap(table, column, rowID string, wrapped []byte) ([]byte, error) {
 	ad, err := place(table, column, rowID)
 	if err != nil {
@@ -200,9 +222,9 @@ func (k *Keyring) Unwrap(table, column, rowID string, wrapped []byte) ([]byte, e
 		return nil, fmt.Errorf("%w: it is not of format version %d", ErrUnwrap, wrapVersion)
 	}
 	id := keyID(wrapped[1:wrapHeader])
-	key, ok := k.wrapping[id]
-	if !ok {
-		return nil, fmt.Errorf("%w: key %x, column %s.%s", ErrUnknownKey, id[:], table, column)
+	key, err := k.find(id)
+	if err != nil {
+		return nil, fmt.Errorf("column %s.%s: %w", table, column, err)
 	}
 	plaintext, err := key.aead.Open(nil, nil, wrapped[wrapHeader:], ad)
 	if err != nil {

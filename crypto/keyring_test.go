@@ -87,7 +87,7 @@ func TestWrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(wrapped) != 1+4+12+len(value)+16 || wrapped[0] != 1 || !bytes.Equal(wrapped[1:5], k.active[:]) || bytes.Contains(wrapped, value) {
+	if len(wrapped) != 1+4+12+len(value)+16 || wrapped[0] != 1 || !bytes.Equal(wrapped[1:5], k.wrapping.Load().active[:]) || bytes.Contains(wrapped, value) {
 		t.Errorf("wrapped to %x", wrapped)
 	}
 	again, err := k.Wrap("packages", "server_secret", "42", value)
@@ -129,7 +129,7 @@ func TestWrap(t *testing.T) {
 		t.Error("an ambiguous place was accepted")
 	}
 	// A retired key still unwraps.
-	rotated := strings.Replace(text, `"active": "`+hex.EncodeToString(k.active[:]), `"active": "0badcafe`, 1)
+	rotated := strings.Replace(text, `"active": "`+hex.EncodeToString(k.wrapping.Load().active[:]), `"active": "0badcafe`, 1)
 	rotated = strings.Replace(rotated, `"wrapping_keys": {`, `"wrapping_keys": {"0badcafe": "`+encodeSecret(newSecret())+`",`, 1)
 	next, err := ReadKeyring(strings.NewReader(rotated))
 	if err != nil {

@@ -35,7 +35,7 @@ func TestNothingSecretPrints(t *testing.T) {
 	}
 	values := []any{
 		k, &k, s, &s, proof, &proof, Link{"https://x.example", f.id, k}, f.sealed, &f.sealed, begun, o, *o,
-		o.Manifest(), o.Manifest().Items, o.Manifest().Items[0], keyring, *keyring, f.signer, f.recovery,
+		o.Manifest(), o.Manifest().Items, o.Manifest().Items[0], keyring, f.signer, f.recovery,
 		map[string]any{"k": k}, []Keycode{k},
 	}
 	for _, v := range values {

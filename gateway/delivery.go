@@ -195,10 +195,13 @@ type LeasedDelivery struct {
 	EnvelopeID Secret
 }
 
-// Due tells that deliveries of a route wait, the first of them until Next.
+// Due tells that deliveries of a lane wait, the first of them until Next.
 type Due struct {
 	Route string
-	Next  time.Time
+	// Lane is what they are leased by: the route, or of ReturnRoute a part of it, all of whose deliveries go to
+	// one domain. It names nobody.
+	Lane string
+	Next time.Time
 }
 
 // AttemptResult is all that one transaction commits at the end of an attempt.

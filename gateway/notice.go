@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -38,8 +41,19 @@ type Report struct {
 	Arrived    time.Time
 	// RetryUntil is when a delayed mail is given up.
 	RetryUntil time.Time
-	// Header streams the header section of the mail as it was delivered, up to its empty line; nil: none.
+	// Header streams the mail as it was delivered. Of it the writer takes the header section, and of that as much as
+	// fits; nil: none.
 	Header io.Reader
+}
+
+// ErrNothingToTell says that a mail that came back holds nothing that its sender must hear of, and that cannot be passed on: an
+// automatic answer which names what is behind us. It is accepted and ends.
+var ErrNothingToTell = errors.New("the mail is an automatic answer that cannot be passed on")
+
+// NoticeID names the notice that an attempt caused, so that who knows the one finds the other.
+func NoticeID(delivery string, attempt int) PackageID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "notice %s %d", delivery, attempt))
+	return PackageID(sum[:len(PackageID{})])
 }
 
 // Notice is a notice to a mail's sender, ready to be committed together with the attempt that caused it.

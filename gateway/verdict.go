@@ -22,6 +22,17 @@ type Authentication struct {
 	DMARCPolicy string
 	// ByRelay tells that the results are those of a trusted relay in front of us.
 	ByRelay bool
+
+	// What follows decides what becomes of a mail, and is not remembered of it.
+
+	// Advisory tells that a DMARC failure must not count against the mail: a relay in front of us does not say what
+	// it found, or the relay's admin overruled it.
+	Advisory bool
+	// NoAuthor tells that not every author's domain can be read, so that DMARC cannot clear the mail.
+	NoAuthor bool
+	// ReturnPathProven tells that MAIL FROM is no other's address: SPF passed for its domain, or it is of one
+	// organisation with an author that passed DMARC, or with a DKIM signature that verified.
+	ReturnPathProven bool
 }
 
 // ScanVerdict is what the virus scanner said of a mail.

@@ -121,6 +121,7 @@ func TestCertificateFromACMEServer(t *testing.T) {
 	n.start(t, "sealpost")
 	got := func() bool {
 		client := dial(t, n.smtp)
+		defer client.conn.Close()
 		client.say("EHLO customer.example", "250")
 		client.say("STARTTLS", "220")
 		conn := tls.Client(client.conn, &tls.Config{ServerName: "mx.example.com", InsecureSkipVerify: true})

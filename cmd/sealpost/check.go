@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealpost/gateway/config"
+	"sealpost/storage/blob"
 )
 
 type checkCommand struct{ configFlag }
@@ -124,6 +125,7 @@ func (c *checker) keys(ctx context.Context) {
 		c.say(levelError, "database", "%v", err)
 		return
 	}
+	c.bucket(ctx, s.blobs)
 	agents, err := s.meta.ListAgents(ctx)
 	switch err = errors.Join(err, s.Close()); {
 	case err != nil:
@@ -132,6 +134,41 @@ func (c *checker) keys(ctx context.Context) {
 		c.say(levelWarning, "agents", "there are none, so nobody can open a link; sealpost agent add ADDRESS --config FILE")
 	default:
 		c.say(levelOK, "database", "opens, %d agents", len(agents))
+	}
+}
+
+// bucket tries all that an S3 bucket must allow; a directory has been looked at.
+func (c *checker) bucket(ctx context.Context, blobs blob.Store) {
+	bucket, ok := blobs.(*blob.S3)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 6*lookLimit)
+	defer cancel()
+	switch err := bucket.Check(ctx); {
+	case errors.Is(err, blob.ErrVersions):
+		c.say(levelWarning, "blobs", "%v; let a lifecycle rule expire them, or what was erased stays", err)
+	case err != nil:
+		c.say(levelError, "blobs", "%v", err)
+		return
+	default:
+		c.say(levelOK, "blobs", "the bucket takes, gives and deletes")
+	}
+	if !c.cfg.Portal.DirectDownloads {
+		return
+	}
+	origins := []string{c.cfg.Portal.URL}
+	for _, route := range c.cfg.Routes {
+		if !slices.Contains(origins, route.PortalURL) {
+			origins = append(origins, route.PortalURL)
+		}
+	}
+	for _, origin := range origins {
+		if err := bucket.CheckCORS(ctx, strings.TrimSuffix(origin, "/")); err != nil {
+			c.say(levelError, "direct downloads", "%v", err)
+			continue
+		}
+		c.say(levelOK, "direct downloads", "pages of %s may fetch from the bucket", origin)
 	}
 }
 

@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/smtp"
 	"net/textproto"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +17,8 @@ import (
 	"sealpost/crypto"
 	"sealpost/gateway"
 	"sealpost/gateway/config"
+	"sealpost/gateway/downgrade"
+	"sealpost/gateway/relay"
 )
 
 // lookLimit bounds each question to another server.
@@ -39,10 +38,18 @@ func (c *checker) clock() {
 	}
 }
 
+// relays warns where nothing that the relays in front of us found counts.
+func (c *checker) relays() {
+	if c.cfg.Authentication.Enabled && len(c.cfg.SMTP.TrustedRelays) > 0 && len(c.cfg.Authentication.TrustedIDs) == 0 {
+		c.say(levelWarning, "trusted_ids", "empty, so behind smtp.trusted_relays SPF is not known; set authentication.trusted_ids to the name in their Authentication-Results")
+	}
+}
+
 // names looks at what DNS says of our own name and of the domains that we take mail for.
 func (c *checker) names(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 3*lookLimit)
 	defer cancel()
+	c.relays()
 	ours := c.hostname(ctx)
 	for _, domain := range c.domains() {
 		c.mx(ctx, domain, "this is right if another server forwards its mail to us")
@@ -146,11 +153,16 @@ type target struct {
 	route gateway.Route
 }
 
-// nextHops speaks with each next hop up to RCPT, and sends nothing.
+// nextHops speaks with each next hop up to RCPT, as a delivery would, and sends nothing.
 func (c *checker) nextHops(ctx context.Context) {
 	router, err := newRouter(c.cfg, nil)
 	if err != nil {
 		c.say(levelError, "routes", "%v", err)
+		return
+	}
+	roots, err := relayRoots(c.cfg)
+	if err != nil {
+		c.say(levelError, "relay.roots", "%v", err)
 		return
 	}
 	addresses := []string{config.PostmasterAddress}
@@ -159,106 +171,29 @@ func (c *checker) nextHops(ctx context.Context) {
 	}
 	for _, address := range addresses {
 		route, _ := router.Current(address)
-		c.nextHop(ctx, target{address, route})
+		c.nextHop(ctx, target{address, route}, roots)
 	}
 }
 
-func (c *checker) nextHop(ctx context.Context, t target) {
+func (c *checker) nextHop(ctx context.Context, t target, roots *x509.CertPool) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	hop, err := c.server(ctx, t.route)
-	if errors.Is(err, errNullMX) {
-		c.say(levelError, "next hop", "%s: %v; correct forward_to, or name a next_hop", t.key, err)
-		return
-	}
-	if err != nil {
-		c.say(levelWarning, "next hop", "%s: %v; mail for it would wait", t.key, err)
-		return
-	}
-	text, err := c.dialogue(ctx, hop, t.route)
+	found, err := relay.Probe(ctx, relay.Options{
+		Hostname: c.cfg.Hostname, Resolver: c.resolver, Roots: roots, DowngradeAddress: downgrade.Address,
+	}, t.route)
 	var refused *textproto.Error
 	switch {
+	case errors.Is(err, relay.ErrNullMX):
+		c.say(levelError, "next hop", "%s: forward_to's domain says that it takes no mail; correct forward_to, or name a next_hop", t.key)
 	case errors.As(err, &refused) && refused.Code >= 500:
-		c.say(levelError, "next hop", "%s: %s refuses its mail: %d %s", t.key, hop, refused.Code, printable(refused.Msg))
+		c.say(levelError, "next hop", "%s: %s refuses its mail: %d %s", t.key, found.Hop, refused.Code, printable(refused.Msg))
 	case errors.As(err, &refused):
-		c.say(levelWarning, "next hop", "%s: %s puts its mail off: %d %s", t.key, hop, refused.Code, printable(refused.Msg))
+		c.say(levelWarning, "next hop", "%s: %s puts its mail off: %d %s", t.key, found.Hop, refused.Code, printable(refused.Msg))
 	case err != nil:
-		c.say(levelWarning, "next hop", "%s: %s cannot be reached now (%v); mail for it would wait", t.key, hop, err)
+		c.say(levelWarning, "next hop", "%s: %s cannot be reached now (%s); mail for it would wait", t.key, found.Hop, printable(err.Error()))
+	case found.TLS == "":
+		c.say(levelOK, "next hop", "%s: %s would take it, without TLS", t.key, found.Hop)
 	default:
-		c.say(levelOK, "next hop", "%s: %s would take it%s", t.key, hop, text)
+		c.say(levelOK, "next hop", "%s: %s would take it, with TLS", t.key, found.Hop)
 	}
-}
-
-var errNullMX = errors.New("forward_to's domain says that it takes no mail")
-
-// server returns host and port of a route's next hop.
-func (c *checker) server(ctx context.Context, route gateway.Route) (string, error) {
-	hop := route.NextHop
-	if hop.Host != "" {
-		return net.JoinHostPort(hop.Host, strconv.Itoa(int(hop.Port))), nil
-	}
-	_, domain, _ := strings.Cut(crypto.CanonicalAddress(route.ForwardTo), "@")
-	records, err := c.resolver.LookupMX(ctx, domain+".")
-	var failed *net.DNSError
-	switch {
-	case errors.As(err, &failed) && failed.IsNotFound: // the domain itself: RFC 5321 section 5.1
-		return net.JoinHostPort(domain, "25"), nil
-	case err != nil || len(records) == 0:
-		return "", fmt.Errorf("the MX of forward_to's domain cannot be found (%s)", dnsReason(err))
-	case records[0].Host == ".": // RFC 7505
-		return "", errNullMX
-	}
-	return net.JoinHostPort(strings.TrimSuffix(records[0].Host, "."), "25"), nil
-}
-
-// dialogue goes up to RCPT, and says what the reader should know of how.
-func (c *checker) dialogue(ctx context.Context, server string, route gateway.Route) (string, error) {
-	conn, err := (&net.Dialer{Resolver: c.resolver}).DialContext(ctx, "tcp", server)
-	if err != nil {
-		return "", err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	host, _, _ := net.SplitHostPort(server)
-	settings := &tls.Config{ServerName: host, InsecureSkipVerify: route.NextHop.TLS != gateway.TLSVerify, MinVersion: tls.VersionTLS12} //nolint:gosec // as the relay does
-	if route.NextHop.ImplicitTLS {
-		conn = tls.Client(conn, settings)
-	}
-	client, err := smtp.NewClient(conn, host)
-	if err != nil {
-		return "", errors.Join(err, conn.Close())
-	}
-	defer client.Close() //nolint:errcheck // QUIT has closed it, or what failed is told already
-	text, err := c.upToRecipient(client, settings, route)
-	if err == nil {
-		_ = client.Reset()
-		_ = client.Quit()
-	}
-	return text, err
-}
-
-func (c *checker) upToRecipient(client *smtp.Client, settings *tls.Config, route gateway.Route) (string, error) {
-	if err := client.Hello(c.cfg.Hostname); err != nil {
-		return "", err
-	}
-	text := ", without TLS"
-	if route.NextHop.ImplicitTLS {
-		text = ", with TLS"
-	} else if offered, _ := client.Extension("STARTTLS"); offered {
-		if err := client.StartTLS(settings); err != nil {
-			return "", fmt.Errorf("STARTTLS: %w", err)
-		}
-		text = ", with TLS"
-	} else if route.NextHop.TLS != gateway.TLSOpportunistic {
-		return "", errors.New("it offers no TLS, which the route demands")
-	}
-	if user := route.NextHop.User; user != "" {
-		if err := client.Auth(smtp.PlainAuth("", user, route.NextHop.Password.Reveal(), settings.ServerName)); err != nil {
-			return "", fmt.Errorf("log in: %w", err)
-		}
-	}
-	if err := client.Mail(""); err != nil {
-		return "", err
-	}
-	return text, client.Rcpt(route.ForwardTo)
 }

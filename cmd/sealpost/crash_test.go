@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -203,6 +204,7 @@ func checkSweep(t *testing.T, n *node, mails []sftest.Mail, content []byte) {
 		}
 	}
 	change(t, n, "DELETE FROM unwatched") // or objects as old as that would count as another database's
+	change(t, n, "DELETE FROM work")      // or the sweep would still be the killed process's
 	n.start(t, "sealpost")
 	packages := map[string]bool{}
 	for _, mail := range mails {
@@ -233,10 +235,24 @@ func objects(t *testing.T, n *node) []string {
 	return paths
 }
 
-// ageLeases ends the leases of the killed process, so that the test need not wait for them to run out.
+// ageLeases ends the leases of the killed process, so that the test need wait neither for them to run out nor for the
+// minute that a delivery waits then.
 func ageLeases(t *testing.T, n *node) {
 	t.Helper()
 	change(t, n, "UPDATE deliveries SET lease_until = 1 WHERE state = 'sending'")
+	cfg, err := config.Load(n.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := openStores(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = opened.meta.LeaseDeliveries(t.Context(), "test", "no lane", 1, time.Minute)
+	if err := errors.Join(err, opened.Close()); err != nil {
+		t.Fatal(err)
+	}
+	change(t, n, "UPDATE deliveries SET next_attempt = 1 WHERE state = 'pending'")
 }
 
 // change changes the database of a node that does not run.

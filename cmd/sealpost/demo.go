@@ -191,12 +191,8 @@ func (d *demo) arrived(mail sftest.Mail) {
 // tellCases prints what Email-to-Case made of each mail, until ctx ends.
 func (d *demo) tellCases(ctx context.Context) error {
 	var mails, dropped, bounced int
-	for n := 1; ; n++ {
-		err := d.org.WaitProcessed(ctx, n)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+	for n := 1; ctx.Err() == nil; n++ {
+		if err := d.org.WaitProcessed(ctx, n); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("wait for Email-to-Case: %w", err)
 		}
 		for ; mails < len(d.org.EmailMessages()); mails++ {
@@ -211,6 +207,7 @@ func (d *demo) tellCases(ctx context.Context) error {
 			d.tell("\nSalesforce sent it back: %s.\n", d.org.Bounces()[bounced].Reason)
 		}
 	}
+	return nil
 }
 
 func (d *demo) tell(format string, values ...any) {

@@ -114,12 +114,12 @@ func waitingMails(t *testing.T, n *node) (count int, content []byte) {
 // makeDue sets the time of the next attempt of all mails that wait.
 func makeDue(t *testing.T, n *node, at time.Time) {
 	t.Helper()
-	if _, err := openDatabase(t, n).Exec("UPDATE deliveries SET next_attempt = ? WHERE state = 'pending'", at.UnixMicro()); err != nil {
+	if _, err := openFile(t, n).Exec("UPDATE deliveries SET next_attempt = ? WHERE state = 'pending'", at.UnixMicro()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func openDatabase(t *testing.T, n *node) *sql.DB {
+func openFile(t *testing.T, n *node) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(n.dir, "data", "sealpost.db")+"?_pragma=busy_timeout(10000)")
 	if err != nil {
@@ -136,7 +136,7 @@ func openDatabase(t *testing.T, n *node) *sql.DB {
 // wantWhole expects that every package has all of its objects, and that each is part of a mail that arrived.
 func wantWhole(t *testing.T, n *node, mails int) {
 	t.Helper()
-	db := openDatabase(t, n)
+	db := openFile(t, n)
 	var packages int
 	if err := db.QueryRow("SELECT COUNT(*) FROM packages").Scan(&packages); err != nil {
 		t.Fatal(err)

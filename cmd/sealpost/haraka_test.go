@@ -213,7 +213,8 @@ func installBefore(t *testing.T, h *haraka, password, settings string) *node {
 func (n *node) listed(t *testing.T, state string) []string {
 	t.Helper()
 	var ids []string
-	for line := range strings.Lines(n.must(t, "queue", "list", "--state", state, "--config", n.config())) {
+	list := []string{"queue", "list", "--state", state, "--config", n.config()}
+	for line := range strings.Lines(n.must(t, list...) + n.must(t, append(list, "--return")...)) {
 		if id, _, _ := strings.Cut(line, " "); id != "MAIL" {
 			ids = append(ids, id)
 		}

@@ -234,3 +234,18 @@ func TestSenderIsToldOfFailure(t *testing.T) {
 		t.Errorf("%d notices went out, want 1", got)
 	}
 }
+
+// TestTraceFindsWhatWasRefusedForItsText: a mail that is refused before anybody judged it can be asked for too.
+func TestTraceFindsWhatWasRefusedForItsText(t *testing.T) {
+	n := install(t, filepath.Join(t.TempDir(), "gw"), startOrg(t, sftest.Options{}).Addr())
+	n.start(t, "sealpost")
+	d := dial(t, n.smtp)
+	d.give("jane@customer.example", testRoute, bytes.ReplaceAll(mailWith("bare", "text", nil), []byte("\r\ntext\r\n"), []byte("\r\nte\nxt\r\n")), "5")
+	var told string
+	if !eventually(func() bool {
+		told, _ = n.command(t.Context(), "trace", "<62617265@customer.example>", "--config", n.config())
+		return strings.Contains(told, "it was from <jane@customer.example> to <"+testRoute+">")
+	}) {
+		t.Errorf("the trace says:\n%s", told)
+	}
+}

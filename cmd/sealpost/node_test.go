@@ -81,11 +81,18 @@ func install(t testing.TB, dir, hop string) *node {
 // installWith is install with settings of the test's own.
 func installWith(t testing.TB, dir, hop, settings string) *node {
 	t.Helper()
+	n := installBare(t, dir, hop)
+	n.must(t, "agent", "add", testAgent, "--config", n.config())
+	n.appendConfig(t, settings)
+	return n
+}
+
+// installBare is what `init` makes, without an agent.
+func installBare(t testing.TB, dir, hop string) *node {
+	t.Helper()
 	n := &node{dir: dir, smtp: freeAddress(t), portal: freeAddress(t)}
 	n.must(t, "init", dir, "--route", testRoute+"="+forwardTo, "--next-hop", "smtp://"+hop, "--hostname", "mx.example.com",
 		"--smtp-listen", n.smtp, "--portal-listen", n.portal, "--portal-url", "http://"+n.portal)
-	n.must(t, "agent", "add", testAgent, "--config", n.config())
-	n.appendConfig(t, settings)
 	return n
 }
 

@@ -62,13 +62,16 @@ flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 error unix - - n - - error
+retry unix - - n - - error
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `
 
 // mailTool finds a program of Debian's postfix package, wherever PATH leads.
-func mailTool(t *testing.T, name string) string {
+func mailTool(t testing.TB, name string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/sbin/" + name} {
 		if path, err := exec.LookPath(candidate); err == nil {
@@ -80,7 +83,7 @@ func mailTool(t *testing.T, name string) string {
 }
 
 // startPostfix starts an instance and stops it when the test ends. settings are further lines of main.cf.
-func startPostfix(t *testing.T, name, settings string) *postfix {
+func startPostfix(t testing.TB, name, settings string) *postfix {
 	t.Helper()
 	program := mailTool(t, "postfix")
 	if os.Geteuid() != 0 {
@@ -112,7 +115,7 @@ func startPostfix(t *testing.T, name, settings string) *postfix {
 	return p
 }
 
-func (p *postfix) write(t *testing.T, main, master string) {
+func (p *postfix) write(t testing.TB, main, master string) {
 	t.Helper()
 	owner, nobody := accountOf(t, "postfix"), accountOf(t, "nobody")
 	for name, uid := range map[string]int{".": 0, "queue": 0, "data": owner, "mail": nobody} {
@@ -129,7 +132,7 @@ func (p *postfix) write(t *testing.T, main, master string) {
 	}
 }
 
-func accountOf(t *testing.T, name string) int {
+func accountOf(t testing.TB, name string) int {
 	t.Helper()
 	account, err := user.Lookup(name)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"sealpost/gateway"
 	"sealpost/gateway/config"
 	"sealpost/gateway/intake"
-	"sealpost/gateway/policy"
 	"sealpost/gateway/spool"
 )
 
@@ -43,12 +42,11 @@ func (c *previewCommand) Run(ctx context.Context, std streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, mail.Close()) }()
-	rules := policy.Default()
 	envelope := gateway.Envelope{
 		MailFrom: c.From, Client: netip.IPv6Loopback(), Hello: "localhost", Protocol: "ESMTP", Received: time.Now(),
 		Recipients: []gateway.Recipient{{Address: route.Address, Route: route}},
 	}
-	shown, err := intake.NewPreview(ctx, previewOptions(cfg, rules), envelope, mail, rules.Reason)
+	shown, err := intake.NewPreview(ctx, previewOptions(cfg), envelope, mail)
 	if err != nil {
 		return err
 	}
@@ -147,8 +145,8 @@ func (c *previewCommand) print(w io.Writer, p *intake.Preview) error {
 }
 
 // previewOptions are those of a running gateway, without what asks others.
-func previewOptions(cfg *config.Config, rules *policy.Policy) intake.Options {
-	options := commonOptions(cfg, rules)
+func previewOptions(cfg *config.Config) intake.Options {
+	options := commonOptions(cfg)
 	options.Logger = slog.New(slog.DiscardHandler)
 	return options
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,17 +28,18 @@ type queueListCommand struct {
 	configFlag
 	State     string `help:"Only deliveries in this state." enum:",pending,sending,held,sent,confirmed,unconfirmed,dead,dropped" default:"" placeholder:"STATE"`
 	MessageID string `help:"Only the mail with this Message-ID." placeholder:"<ID>"`
+	Return    bool   `help:"What goes back to senders, notices and bounces, instead of what goes to the routes."`
 	Limit     int    `help:"At most this many." default:"100"`
 }
 
-// Run lists deliveries as a table.
+// Run lists deliveries as a table. What goes back to senders is listed apart: outsiders cause it, and it waits for no admin.
 func (c *queueListCommand) Run(ctx context.Context, std streams) error {
 	return c.withStores(ctx, func(_ *config.Config, s *stores) error {
 		filter := meta.DeliveryFilter{State: gateway.DeliveryState(c.State), Limit: c.Limit}
 		if c.MessageID != "" {
 			filter.MessageID = gateway.NewSecret(c.MessageID)
 		}
-		deliveries, err := s.meta.ListDeliveries(ctx, filter)
+		deliveries, err := c.find(ctx, s, filter)
 		if err != nil {
 			return err
 		}
@@ -53,6 +55,22 @@ func (c *queueListCommand) Run(ctx context.Context, std streams) error {
 		}
 		return table.Flush()
 	})
+}
+
+// find looks further until there are as many as are asked for.
+func (c *queueListCommand) find(ctx context.Context, s *stores, filter meta.DeliveryFilter) ([]gateway.Delivery, error) {
+	limit := max(c.Limit, 1)
+	for filter.Limit = limit; ; filter.Limit *= 4 {
+		all, err := s.meta.ListDeliveries(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		complete := len(all) < filter.Limit
+		found := slices.DeleteFunc(all, func(d gateway.Delivery) bool { return (d.Route == gateway.ReturnRoute) != c.Return })
+		if complete || len(found) >= limit {
+			return found[:min(len(found), limit)], nil
+		}
+	}
 }
 
 type queueShowCommand struct {
@@ -108,7 +126,11 @@ func showDelivery(ctx context.Context, w io.Writer, s *stores, id string) error 
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\ndelivery    %s\nroute       %s -> %s\nstate       %s: %s\n", d.ID, d.Route, d.ForwardTo, d.State, meaning(d, now)); err != nil {
+	told, err := told(ctx, s, d, attempts)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "\ndelivery    %s\nroute       %s -> %s\nstate       %s: %s\n", d.ID, d.Route, d.ForwardTo, d.State, meaning(d, told, now)); err != nil {
 		return err
 	}
 	for _, a := range attempts {
@@ -127,19 +149,40 @@ func because(d gateway.Delivery) string {
 	return " (" + printable(d.Reason.Reveal()) + ")"
 }
 
-// told says what the sender knows of a dead delivery.
-func told(d gateway.Delivery) string {
-	if d.Told == gateway.NoticeFailed {
-		return "its sender was told"
+// told says what the sender knows of a dead delivery. A notice that bounces causes none itself: only here it shows.
+func told(ctx context.Context, s *stores, d gateway.Delivery, attempts []gateway.Attempt) (string, error) {
+	if d.Told != gateway.NoticeFailed {
+		return "its sender was not told" + choose(d.Untold == "", "", ": "+d.Untold), nil
 	}
-	if d.Untold != "" {
-		return "its sender was not told: " + d.Untold
+	for _, a := range slices.Backward(attempts) {
+		if a.Event != gateway.EventRejected && a.Event != gateway.EventGaveUp {
+			continue
+		}
+		notices, err := s.meta.ListDeliveries(ctx, meta.DeliveryFilter{Mail: gateway.NoticeID(d.ID, a.Number)})
+		if err != nil {
+			return "", err
+		}
+		for _, notice := range notices {
+			return toldBy(notice.State), nil
+		}
+		break
 	}
-	return "its sender was not told"
+	return "a notice to its sender was made; what became of it is not kept any more", nil
 }
 
-// meaning says in words what a state means for the mail.
-func meaning(d gateway.Delivery, now time.Time) string {
+// toldBy says what the sender knows by a notice in a state.
+func toldBy(state gateway.DeliveryState) string {
+	switch state {
+	case gateway.Dead, gateway.Dropped:
+		return "its sender could not be told: the notice bounced"
+	case gateway.Sent, gateway.Confirmed, gateway.Unconfirmed:
+		return "its sender was told"
+	}
+	return "its sender was told, by a notice that is on its way"
+}
+
+// meaning says in words what a state means for the mail. told is what its sender knows if it is dead.
+func meaning(d gateway.Delivery, told string, now time.Time) string {
 	switch d.State {
 	case gateway.Pending:
 		return "it waits; the next attempt is " + next(d, now)
@@ -154,7 +197,10 @@ func meaning(d gateway.Delivery, now time.Time) string {
 	case gateway.Unconfirmed:
 		return "the next hop has taken it; no Case was found in time"
 	case gateway.Dead:
-		return "it cannot be delivered; it is kept until `sealpost queue retry` or `drop`; " + told(d)
+		if d.Route == gateway.ReturnRoute {
+			return "it cannot be returned to the sender, and nobody is told of that; it is kept for five days, then erased"
+		}
+		return "it cannot be delivered; it is kept until `sealpost queue retry` or `drop`; " + told
 	case gateway.Dropped:
 		return "an admin has dropped it" + because(d)
 	}

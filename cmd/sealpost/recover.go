@@ -39,7 +39,7 @@ func (c *recoverCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	r := &recovery{std: std, key: key, out: c.Out, save: c.All || c.Package != ""}
-	if r.blobs, err = openBlobs(cfg); err != nil {
+	if r.blobs, err = openBlobs(ctx, cfg, nil); err != nil {
 		return err
 	}
 	if keyring, err := readKeyring(cfg.Keyring); err == nil {

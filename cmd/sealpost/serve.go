@@ -18,8 +18,13 @@ import (
 	"sealpost/gateway/telemetry"
 )
 
-// stopGrace is how long running transactions may take to finish after a signal to stop.
-const stopGrace = 30 * time.Second
+const (
+	// stopGrace is how long running transactions may take to finish after a signal to stop.
+	stopGrace = 30 * time.Second
+	// beatEvery is how often the other nodes are told that this one lives. After a minute of silence its sessions count
+	// as ended, so it may fall silent when it stops: stopGrace is shorter.
+	beatEvery = 15 * time.Second
+)
 
 type serveCommand struct{ configFlag }
 
@@ -57,7 +62,7 @@ func serveWith(ctx context.Context, cfg *config.Config, logger *slog.Logger, rea
 	if err != nil {
 		return err
 	}
-	return g.run(ctx, listeners, ready)
+	return g.run(ctx, listeners, opened.meta.Beat, ready)
 }
 
 // listeners are the open ports of a gateway.
@@ -132,8 +137,10 @@ func listen(ctx context.Context, key, address string) (net.Listener, error) {
 
 // run serves until ctx ends or a part fails, then stops in order: no new mail, running transactions and
 // attempts finish, and only then is the rest closed.
-func (g *gatewayNode) run(ctx context.Context, l listeners, ready func()) error {
+func (g *gatewayNode) run(ctx context.Context, l listeners, beat func(context.Context) error, ready func()) error {
 	group, ctx := errgroup.WithContext(ctx)
+	g.beatOnce(ctx, beat) // before the first session
+	group.Go(func() error { return g.keepBeating(ctx, beat) })
 	for _, listener := range l.smtp {
 		group.Go(func() error { return named("serve SMTP", g.smtp.Serve(listener)) })
 	}
@@ -163,6 +170,27 @@ func (g *gatewayNode) run(ctx context.Context, l listeners, ready func()) error 
 		ready()
 	}
 	return group.Wait()
+}
+
+// keepBeating tells the other nodes that this one lives, until ctx ends.
+func (g *gatewayNode) keepBeating(ctx context.Context, beat func(context.Context) error) error {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			g.beatOnce(ctx, beat)
+		}
+	}
+}
+
+// beatOnce logs a failure: the next beat comes soon, and the database's troubles show in readiness.
+func (g *gatewayNode) beatOnce(ctx context.Context, beat func(context.Context) error) {
+	if err := beat(ctx); err != nil && ctx.Err() == nil {
+		g.logger.ErrorContext(ctx, "the other nodes cannot be told that this one lives", "error", err)
+	}
 }
 
 func (g *gatewayNode) stop(ctx context.Context) error {

@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sealpost/crypto"
 	"sealpost/gateway/config"
 	"sealpost/gateway/intake"
 	"sealpost/gateway/relay"
+	"sealpost/gateway/telemetry"
 	"sealpost/storage/blob"
 	"sealpost/storage/meta"
 )
@@ -24,6 +27,8 @@ type stores struct {
 	meta    *meta.Store
 	intake  intake.Store
 	queue   relay.Queue
+	// registry has the metrics of the stores, and of whatever is built upon them.
+	registry *prometheus.Registry
 }
 
 // openStores opens keyring, blob store and database. The caller closes it.
@@ -32,15 +37,23 @@ func openStores(ctx context.Context, c *config.Config) (*stores, error) {
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := openBlobs(c)
+	registry := telemetry.NewRegistry()
+	blobs, err := openBlobs(ctx, c, registry)
 	if err != nil {
 		return nil, err
 	}
-	database, err := meta.OpenSQLite(ctx, filepath.Join(c.Data, "sealpost.db"), keyring)
+	database, err := openDatabase(ctx, c, keyring)
 	if err != nil {
 		return nil, err
 	}
-	return &stores{keyring: keyring, blobs: blobs, meta: database, intake: database, queue: database}, nil
+	return &stores{keyring: keyring, blobs: blobs, meta: database, intake: database, queue: database, registry: registry}, nil
+}
+
+func openDatabase(ctx context.Context, c *config.Config, keyring *crypto.Keyring) (*meta.Store, error) {
+	if c.Database == config.DatabaseSQLite {
+		return meta.OpenSQLite(ctx, filepath.Join(c.Data, "sealpost.db"), keyring)
+	}
+	return meta.OpenPostgres(ctx, c.Database, keyring)
 }
 
 func (s *stores) Close() error {
@@ -50,12 +63,24 @@ func (s *stores) Close() error {
 	return nil
 }
 
-func openBlobs(c *config.Config) (blob.Store, error) {
-	blobs, err := blob.NewDir(filepath.Join(c.Data, "blobs"))
+func openBlobs(ctx context.Context, c *config.Config, registry prometheus.Registerer) (blob.Store, error) {
+	if c.Blobs == config.BlobsDir {
+		blobs, err := blob.NewDir(filepath.Join(c.Data, "blobs"))
+		if err != nil {
+			return nil, fmt.Errorf("open the blob store: %w", err)
+		}
+		return blobs, nil
+	}
+	options, err := blob.ParseS3(c.Blobs)
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	options.Registerer = registry
+	bucket, err := blob.OpenS3(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the blob store: %w", err)
 	}
-	return blobs, nil
+	return bucket, nil
 }
 
 func readKeyring(path string) (*crypto.Keyring, error) {

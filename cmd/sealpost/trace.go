@@ -78,7 +78,11 @@ func traceRefusal(w io.Writer, r gateway.Refusal) error {
 		how = "for now; its sender tries again"
 	}
 	t.say(r.At, "%s", cameFrom(r.Envelope.Client.String(), r.Envelope.Hello, r.Envelope.Protocol, r.Envelope.TLS, r.Envelope.TrustedRelay))
-	t.say(r.At, "it was from <%s>", printable(r.Envelope.MailFrom))
+	var to []string
+	for _, recipient := range r.Envelope.Recipients {
+		to = append(to, "<"+printable(recipient.Address)+">")
+	}
+	t.say(r.At, "it was from <%s> to %s", printable(r.Envelope.MailFrom), strings.Join(to, ", "))
 	t.authentication(r.At, r.Authentication)
 	t.scan(r.At, r.Scan)
 	t.say(r.At, "it was refused %s: %s (%s)", how, printable(r.Reason), r.Code)
@@ -139,7 +143,11 @@ func traceMail(ctx context.Context, w io.Writer, s *stores, id gateway.PackageID
 		if err != nil {
 			return err
 		}
-		t.delivery(d, attempts, now)
+		told, err := told(ctx, s, d, attempts)
+		if err != nil {
+			return err
+		}
+		t.delivery(d, attempts, told, now)
 	}
 	return t.err
 }
@@ -165,7 +173,7 @@ func (t *teller) arrival(m meta.Mail) {
 	}
 }
 
-func (t *teller) delivery(d gateway.Delivery, attempts []gateway.Attempt, now time.Time) {
+func (t *teller) delivery(d gateway.Delivery, attempts []gateway.Attempt, told string, now time.Time) {
 	for _, a := range attempts {
 		answer := fmt.Sprintf("answered %d: %s", a.Code, printable(a.Reply.Reveal()))
 		if a.Code == 0 {
@@ -174,5 +182,5 @@ func (t *teller) delivery(d gateway.Delivery, attempts []gateway.Attempt, now ti
 		t.say(a.Ended, "attempt %d for %s: %s, %s, %s", a.Number, d.Route, choose(a.Hop == "", "no server", a.Hop),
 			choose(a.TLS == "", "without TLS", "with "+a.TLS), answer)
 	}
-	t.say(now, "for %s it is %s: %s", d.Route, d.State, meaning(d, now))
+	t.say(now, "for %s it is %s: %s", d.Route, d.State, meaning(d, told, now))
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -61,7 +63,7 @@ type wiring struct {
 }
 
 func newWiring(ctx context.Context, cfg *config.Config, s *stores, logger *slog.Logger) (*wiring, error) {
-	w := &wiring{cfg: cfg, stores: s, resolver: newResolver(cfg), registry: telemetry.NewRegistry(), logger: logger}
+	w := &wiring{cfg: cfg, stores: s, resolver: newResolver(cfg), registry: s.registry, logger: logger}
 	var err error
 	if w.back, err = newSRS(cfg); err != nil {
 		return nil, err
@@ -97,7 +99,6 @@ func newGateway(ctx context.Context, cfg *config.Config, s *stores, logger *slog
 	g := &gatewayNode{
 		logger:       logger,
 		sweeper:      intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
-		relay:        w.relay(),
 		certificates: w.certificates,
 		alerts:       w.alerts(taking),
 		readiness:    telemetry.NewReadiness(s.meta.Ping),
@@ -107,10 +108,13 @@ func newGateway(ctx context.Context, cfg *config.Config, s *stores, logger *slog
 	if w.certificates != nil {
 		g.challenges.Handler = w.certificates.HTTPChallenge(http.NotFoundHandler())
 	}
+	if g.relay, err = w.relay(); err != nil {
+		return nil, err
+	}
 	if g.smtp, err = w.smtp(taking); err != nil {
 		return nil, err
 	}
-	g.portal, err = w.portal(g.readiness)
+	g.portal, err = w.portal(ctx, g.readiness)
 	return g, err
 }
 
@@ -131,21 +135,22 @@ func (w *wiring) intake() (*intake.Intake, error) {
 }
 
 // commonOptions are what a mail is judged by, wherever it comes from.
-func commonOptions(cfg *config.Config, rules *policy.Policy) intake.Options {
+func commonOptions(cfg *config.Config) intake.Options {
 	limits := cfg.SMTP.Limits
 	return intake.Options{
 		Hostname: cfg.Hostname, ShowFilenames: cfg.Notice.Filenames == config.FilenamesShow,
 		Limits: rewrite.Limits{HeaderBytes: int64(limits.HeaderSize), LineLength: int64(limits.LineLength), Depth: limits.Depth, Parts: limits.Parts},
-		Judge:  rules.Judge,
+		Judge:  policy.Default().Judge,
 		IsOurs: func(value string) bool { return senderauth.IsOurs(value, cfg.Hostname) },
 	}
 }
 
 func (w *wiring) intakeOptions() intake.Options {
-	options := commonOptions(w.cfg, policy.Default())
+	options := commonOptions(w.cfg)
 	options.Logger, options.Metrics = w.logger, w.registry
 	options.OnVirus, options.ScannerDown = gateway.Reject, gateway.Defer
 	options.Returner = dsn.Returner{Hostname: w.cfg.Hostname, Hide: w.router.hidden()}
+	options.ReturnDomain = w.cfg.SRS.Domain
 	options.FingerprintKey = w.stores.keyring.Lookup("fingerprints", "key")
 	if w.senders != nil {
 		options.Authenticator = authenticator{w.senders}
@@ -183,18 +188,47 @@ func (w *wiring) smtp(handler smtpd.Handler) (*smtpd.Server, error) {
 	return smtpd.New(smtpd.Options{
 		Hostname: w.cfg.Hostname, TLS: w.tlsFor(smtp.TLS), MaxMessageSize: int64(smtp.MaxMessageSize), Limits: front,
 		AllowFrom: smtp.AllowFrom, TrustedRelays: smtp.TrustedRelays, ProxyFrom: smtp.ProxyFrom,
-		Router: w.router, Handler: handler, Logger: w.logger, Metrics: w.registry,
+		Router: w.router, Handler: handler, Refused: w.stores.meta.RecordRefusal, Logger: w.logger, Metrics: w.registry,
 		NewSpooled: func() (gateway.Spooled, error) { return waiting.New(), nil },
 	})
 }
 
-func (w *wiring) relay() *relay.Relay {
+// relayRoots are what a next hop's certificate is verified by: the system's certificates and those of relay.roots. Nil:
+// the system's alone.
+func relayRoots(cfg *config.Config) (*x509.CertPool, error) {
+	if cfg.Relay.Roots == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(cfg.Relay.Roots)
+	if err != nil {
+		return nil, fmt.Errorf("relay.roots: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("read the system's certificates: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("relay.roots: there is no certificate in %s", cfg.Relay.Roots)
+	}
+	return roots, nil
+}
+
+// awaitsCase reports whether mail of a route is to become a Case: not the postmaster's, nor what goes back to senders.
+func (w *wiring) awaitsCase(route string) bool {
+	return w.cfg.ReplayWindow > 0 && route != config.PostmasterAddress && route != gateway.ReturnRoute
+}
+
+func (w *wiring) relay() (*relay.Relay, error) {
+	roots, err := relayRoots(w.cfg)
+	if err != nil {
+		return nil, err
+	}
 	options := relay.Options{
-		Hostname: w.cfg.Hostname, Owner: gateway.NewPackageID().String(), AwaitCase: w.cfg.ReplayWindow > 0,
+		Hostname: w.cfg.Hostname, Owner: gateway.NewPackageID().String(), AwaitCase: w.awaitsCase, Roots: roots,
 		Workers: w.cfg.Relay.Workers, HopConnections: w.cfg.Relay.ConnectionsPerHop, Resolver: w.resolver,
 		Route: w.router.Current, ReturnHop: w.router.returnHop, DelayAfter: w.cfg.Notices.DelayAfter.Std(),
-		Downgrade: downgrade.Write, DowngradeAddress: downgrade.Address,
-		Wake: w.stores.meta.Wake(), Logger: w.logger, Metrics: w.registry,
+		Downgrade: downgrade.Plan, DowngradeAddress: downgrade.Address,
+		Wake: w.stores.meta.Wake(), Look: w.stores.meta.LookInterval(), Logger: w.logger, Metrics: w.registry,
 	}
 	if w.cfg.Notices.Enabled {
 		options.Reporter = dsn.Writer{Hostname: w.cfg.Hostname}
@@ -202,16 +236,21 @@ func (w *wiring) relay() *relay.Relay {
 	if w.back != nil {
 		options.ReturnPath = w.back.Forward
 	}
-	return relay.New(options, w.stores.queue, intake.NewCopies(w.stores.blobs))
+	return relay.New(options, w.stores.queue, intake.NewCopies(w.stores.blobs)), nil
 }
 
-func (w *wiring) portal(readiness *telemetry.Readiness) (*http.Server, error) {
+func (w *wiring) portal(ctx context.Context, readiness *telemetry.Readiness) (*http.Server, error) {
 	address, err := url.Parse(w.cfg.Portal.URL)
 	if err != nil {
 		return nil, fmt.Errorf("portal.url: %w", err)
 	}
 	options := portal.Options{
 		URL: address, TrustedProxies: w.cfg.Portal.TrustedProxies, Ready: readiness.Ready, Logger: w.logger, Metrics: w.registry,
+	}
+	if w.cfg.Portal.DirectDownloads {
+		if options.Direct, err = newDirect(ctx, w.stores.blobs); err != nil {
+			return nil, err
+		}
 	}
 	for i, route := range w.cfg.Routes {
 		other, err := url.Parse(route.PortalURL)

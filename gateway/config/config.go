@@ -15,8 +15,8 @@ type Config struct {
 	Hostname     string     `yaml:"hostname"`
 	Data         string     `yaml:"data"`
 	Keyring      string     `yaml:"keyring"`
-	Database     string     `yaml:"database"`
-	Blobs        string     `yaml:"blobs"`
+	Database     string     `yaml:"database"` // DatabaseSQLite, or the URL of a PostgreSQL database
+	Blobs        string     `yaml:"blobs"`    // BlobsDir, or an s3:// location
 	ExpireAfter  Duration   `yaml:"expire_after"`
 	ReplayWindow Duration   `yaml:"replay_window"`
 	Postmaster   Postmaster `yaml:"postmaster"`
@@ -152,6 +152,8 @@ type Alerts struct {
 type Relay struct {
 	Workers           int `yaml:"workers"`
 	ConnectionsPerHop int `yaml:"connections_per_hop"`
+	// Roots is a file of certificates that are trusted besides the system's.
+	Roots string `yaml:"roots"`
 }
 
 // Portal is the agents' side.
@@ -160,6 +162,8 @@ type Portal struct {
 	URL            string         `yaml:"url"`
 	TLS            TLS            `yaml:"tls"`
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// DirectDownloads lets agents' browsers fetch ciphertext from S3 itself.
+	DirectDownloads bool `yaml:"direct_downloads"`
 }
 
 // Notice is the text that takes the place of the files.

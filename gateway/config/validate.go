@@ -14,7 +14,7 @@ import (
 )
 
 func (c *Config) resolvePaths(base string) {
-	paths := []*string{&c.Data, &c.Keyring, &c.ACME.Roots, &c.SRS.Keys, &c.Postmaster.Auth.PasswordFile}
+	paths := []*string{&c.Data, &c.Keyring, &c.ACME.Roots, &c.Relay.Roots, &c.SRS.Keys, &c.Postmaster.Auth.PasswordFile}
 	for _, t := range []*TLS{&c.SMTP.TLS, &c.Portal.TLS} {
 		paths = append(paths, &t.Cert, &t.Key)
 		for i := range t.Certificates {
@@ -40,8 +40,7 @@ func (d *document) validate(c *Config) {
 	d.required("hostname", c.Hostname, "the name that other mail servers know us by, such as mx.example.com")
 	d.required("data", c.Data, "the directory for the database, the sealed files and the spool")
 	d.required("keyring", c.Keyring, "the file that `sealpost init` made; keep it out of data's backups")
-	d.oneOf("database", c.Database, DatabaseSQLite)
-	d.oneOf("blobs", c.Blobs, BlobsDir)
+	d.validateStorage(c)
 	d.oneOf("notice.filenames", c.Notice.Filenames, FilenamesShow, FilenamesHide)
 	d.oneOf("log.format", c.Log.Format, "text", "json")
 	d.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

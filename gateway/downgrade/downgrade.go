@@ -28,21 +28,19 @@ import (
 // ErrNotExact tells that a mail cannot be converted without a change of its content.
 var ErrNotExact = errors.New("the mail cannot be converted exactly for a next hop without 8BITMIME or SMTPUTF8")
 
-// Write writes the mail for a hop that lacks 8BITMIME (eightBit), SMTPUTF8 (utf8) or both, and returns the size
-// written. open gives the mail from its beginning each time; it is called twice. When the error is
-// ErrNotExact, nothing was written.
-func Write(w io.Writer, open func() (io.ReadCloser, error), eightBit, utf8 bool) (size int64, err error) {
+// Plan reads the mail and returns how it is written for a hop that lacks 8BITMIME (eightBit), SMTPUTF8 (utf8) or both,
+// or ErrNotExact. open gives the mail from its beginning each time; Plan calls it once, and write once each time.
+func Plan(open func() (io.ReadCloser, error), eightBit, utf8 bool) (write func(io.Writer) error, err error) {
 	first := &converter{out: io.Discard, eightBit: eightBit, utf8: utf8 || eightBit}
 	if err := pass(open, first); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if first.bareLF && first.changes {
-		return 0, ErrNotExact
+		return nil, ErrNotExact
 	}
-	counted := &counter{w: w}
-	second := &converter{out: counted, eightBit: eightBit, utf8: utf8 || eightBit, plan: first.entities, writing: true}
-	err = pass(open, second)
-	return counted.n, err
+	return func(w io.Writer) error {
+		return pass(open, &converter{out: w, eightBit: first.eightBit, utf8: first.utf8, plan: first.entities, writing: true})
+	}, nil
 }
 
 func pass(open func() (io.ReadCloser, error), c *converter) (err error) {
@@ -56,17 +54,6 @@ func pass(open func() (io.ReadCloser, error), c *converter) (err error) {
 		}
 	}()
 	return c.run(mail)
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // Address returns the envelope address in ASCII: its domain in A-labels (RFC 5890). It is false when the local part is

@@ -11,7 +11,9 @@
 //   - Remote-MTA is never written: it would name what is behind us.
 //   - A returned delivery report is written anew from the fields that are known, with at most 50 recipients. Any other bounce
 //     is passed on byte for byte when a search of it, raw and decoded, finds nothing to hide and
-//     could look everywhere; otherwise a report of ours takes its place.
+//     could look everywhere; otherwise a report of ours takes its place. 4 MiB of a mail are looked through.
+//   - Only what may be a bounce becomes a report. An automatic answer from behind us that cannot be passed on ends: a report
+//     would say that the mail was lost.
 package dsn
 
 import (
@@ -29,7 +31,7 @@ import (
 )
 
 const (
-	maxHeader = 32 << 10 // of returned header fields
+	maxHeader = 32 << 10 // of returned header fields, as they are written
 	maxLine   = 76
 	maxWord   = 400
 	maxValue  = 1000
@@ -100,7 +102,7 @@ func (c composed) writeStatus(b *bytes.Buffer) {
 	for _, r := range c.recipients {
 		b.WriteString("\r\n")
 		if kind, address, ok := strings.Cut(r.original, ";"); ok {
-			field(b, "Original-Recipient", typed(kind, address))
+			field(b, "Original-Recipient", typed(kind, strings.TrimSpace(address)))
 		}
 		field(b, "Final-Recipient", typed("rfc822", r.final))
 		field(b, "Action", r.action)
@@ -118,7 +120,27 @@ func writeHeader(b *bytes.Buffer, header []byte) error {
 		return nil
 	}
 	b.WriteString("Content-Type: text/rfc822-headers; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
-	return quoted(b, string(header))
+	return quoted(b, string(fitting(header)))
+}
+
+// fitting returns the whole lines of header that are no longer than maxHeader when they are quoted-printable: an octet that needs
+// it takes three.
+func fitting(header []byte) []byte {
+	size, end := 0, 0
+	for i, c := range header {
+		size++
+		if c > 126 || c < ' ' && c != '\r' && c != '\n' || c == '=' {
+			size += 2
+		}
+		if c != '\n' {
+			continue
+		}
+		if size+size/(maxLine-3)*3 > maxHeader { // with its soft line breaks
+			break
+		}
+		end = i + 1
+	}
+	return header[:end]
 }
 
 func quoted(b *bytes.Buffer, text string) error {

@@ -3,6 +3,8 @@ package dsn
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,11 +22,15 @@ const (
 	maxParts      = 500
 	maxStatus     = 64 << 10
 	maxRecipients = 50
+	// maxSearched is how much of a mail is looked through; what is larger is not passed on as it is.
+	maxSearched = 4 << 20
 )
 
 var (
 	// statusIn finds an enhanced status code in a text, and no address of a host.
 	statusIn = regexp.MustCompile(`(?:^|[\s(#:\[-])([45]\.[0-9]{1,3}\.[0-9]{1,3})(?:[\s),;:\]]|\.\s|$)`)
+	// replyIn finds an SMTP reply code that stands for a failure where there is no enhanced one.
+	replyIn = regexp.MustCompile(`(?:^|[\s#:])55[0-4][ -]`)
 	// keptFields are returned; the others would show the way behind us.
 	keptFields = []string{"from", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references"}
 )
@@ -32,6 +38,8 @@ var (
 // bounce is what a mail that came back says.
 type bounce struct {
 	report bool // it is a delivery report
+	daemon bool // it says that a mail server wrote it
+	auto   bool // it says that it answers by itself (RFC 3834 section 5)
 	opaque bool // it could not be searched everywhere
 	leaks  bool
 	public string // whose mail it is, by what leaks; empty: not known
@@ -43,6 +51,10 @@ type bounce struct {
 	header     []byte
 }
 
+// chatter reports whether a mail that cannot be passed on is nothing that its reader must hear of: an answer from behind us,
+// such as that somebody is away. To make a bounce of it would tell him that his mail was lost.
+func (b bounce) chatter() bool { return !b.report && !b.daemon && (b.auto || b.status == "") }
+
 type reader struct {
 	bounce
 	needles needles
@@ -50,13 +62,17 @@ type reader struct {
 	parts   int
 }
 
-// faults keeps the error of the mail itself apart from those of its format.
+// faults keeps the error of the mail itself apart from those of its format. It fails once stop does.
 type faults struct {
 	io.Reader
-	err error
+	stop func() error
+	err  error
 }
 
 func (f *faults) Read(p []byte) (int, error) {
+	if f.err = cmp.Or(f.err, f.stop()); f.err != nil {
+		return 0, f.err
+	}
 	n, err := f.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		f.err = err
@@ -65,8 +81,8 @@ func (f *faults) Read(p []byte) (int, error) {
 }
 
 // read looks through a mail. What is malformed makes it opaque; an error is one of the mail's storage.
-func read(r io.Reader, n needles) (bounce, error) {
-	b := reader{needles: n, source: &faults{Reader: r}}
+func read(ctx context.Context, r io.Reader, n needles) (bounce, error) {
+	b := reader{needles: n, source: &faults{Reader: r, stop: ctx.Err}}
 	b.entity(b.source, 0)
 	if b.source.err != nil {
 		return bounce{}, fmt.Errorf("read the returned mail: %w", b.source.err)
@@ -92,6 +108,9 @@ func (b *reader) walk(e *message.Entity, depth int) {
 	for fields := e.Header.Fields(); fields.Next(); {
 		b.leak(b.needles.inField(fields.Value()))
 	}
+	if depth == 0 {
+		b.origin(e.Header)
+	}
 	kind, _, err := e.Header.ContentType()
 	if err != nil && e.Header.Get("Content-Type") != "" {
 		b.opaque = true
@@ -116,14 +135,19 @@ func (b *reader) walk(e *message.Entity, depth int) {
 	}
 }
 
-func (b *reader) leak(part string) {
-	if part == "" {
-		return
-	}
-	b.leaks = true
-	if b.public == "" {
-		b.public = b.needles.owner[part]
-	}
+// origin reads in the header who wrote the mail.
+func (b *reader) origin(header message.Header) {
+	word, _, _ := strings.Cut(header.Get("Auto-Submitted"), ";")
+	b.auto = strings.EqualFold(strings.TrimSpace(word), "auto-replied")
+	kind, _, _ := header.ContentType()
+	from := strings.ToLower(header.Get("From"))
+	b.daemon = kind == "multipart/report" || header.Has("X-Failed-Recipients") ||
+		strings.Contains(from, "mailer-daemon") || strings.Contains(from, "postmaster")
+}
+
+func (b *reader) leak(public string, found bool) {
+	b.leaks = b.leaks || found
+	b.public = cmp.Or(b.public, public)
 }
 
 func (b *reader) leaf(e *message.Entity, kind string, depth int) {
@@ -155,11 +179,13 @@ func (b *reader) search(body io.Reader, text bool) {
 		head, _ := start.Peek(maxStatus)
 		if found := statusIn.FindSubmatch(head); found != nil && b.status == "" {
 			b.status = string(found[1])
+		} else if b.status == "" && replyIn.Match(head) {
+			b.status = "5.0.0"
 		}
 		body = start
 	}
-	leaks, err := b.needles.inStream(body)
-	b.leak(leaks)
+	public, found, err := b.needles.inStream(body)
+	b.leak(public, found)
 	b.opaque = b.opaque || err != nil
 }
 
@@ -173,7 +199,7 @@ func (b *reader) deliveryStatus(body io.Reader) {
 	b.report = true
 	for i, block := range blocks(text) {
 		if i == 0 && block["final-recipient"] == "" {
-			if id := block["original-envelope-id"]; b.needles.inField(id) == "" {
+			if id := block["original-envelope-id"]; !b.secret(id) {
 				b.envelopeID = id
 			}
 			if t, err := mail.ParseDate(block["arrival-date"]); err == nil {
@@ -237,7 +263,12 @@ func (b *reader) returned(r io.Reader) {
 
 func (b *reader) keep(field string) {
 	name, value, ok := strings.Cut(field, ":")
-	if ok && slices.Contains(keptFields, strings.ToLower(strings.TrimSpace(name))) && b.needles.inField(value) == "" {
+	if ok && slices.Contains(keptFields, strings.ToLower(strings.TrimSpace(name))) && !b.secret(value) {
 		b.header = append(b.header, field...)
 	}
+}
+
+func (b *reader) secret(value string) bool {
+	_, found := b.needles.inField(value)
+	return found
 }

@@ -3,6 +3,7 @@ package dsn
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -24,27 +25,28 @@ type Returner struct {
 }
 
 // Return writes the mail for to in w. A delivery report is written anew; any other mail is written as it is below trace, when
-// it names nothing that is to be hidden, else a report of ours takes its place. What is ours has no trace: it begins here. Errors
-// are those of w and of mail.
-func (r Returner) Return(w io.Writer, to string, mail io.ReaderAt, size int64, trace []byte) error {
+// it names nothing that is to be hidden. Else a report of ours takes its place if it is a bounce, or nothing is written and
+// gateway.ErrNothingToTell returned if it is none. What is ours has no trace: it begins here. Other errors are those of w, of mail
+// and of ctx.
+func (r Returner) Return(ctx context.Context, w io.Writer, to string, mail io.ReaderAt, size int64, trace []byte) error {
 	n := newNeedles(r.Hide, r.Hostname)
-	found, err := read(io.NewSectionReader(mail, 0, size), n)
+	found, err := read(ctx, io.NewSectionReader(mail, 0, min(size, maxSearched)), n)
 	if err != nil {
 		return err
 	}
 	if found.report {
 		return r.write(w, to, n, found)
 	}
-	if found.opaque || found.leaks {
-		return r.generic(w, to, found)
+	if size > maxSearched || found.opaque || found.leaks {
+		return r.instead(w, to, n, found)
 	}
-	raw, err := n.inStream(io.NewSectionReader(mail, 0, size))
+	public, leaks, err := n.inStream(&faults{Reader: io.NewSectionReader(mail, 0, size), stop: ctx.Err})
 	if err != nil {
 		return err
 	}
-	if raw != "" {
-		found.public = n.owner[raw]
-		return r.generic(w, to, found)
+	if leaks {
+		found.public = public
+		return r.instead(w, to, n, found)
 	}
 	if _, err := w.Write(trace); err != nil {
 		return fmt.Errorf("return the mail: %w", err)
@@ -53,6 +55,14 @@ func (r Returner) Return(w io.Writer, to string, mail io.ReaderAt, size int64, t
 		return fmt.Errorf("return the mail: %w", err)
 	}
 	return nil
+}
+
+// instead is for a mail that cannot be passed on.
+func (r Returner) instead(w io.Writer, to string, n needles, found bounce) error {
+	if found.chatter() {
+		return gateway.ErrNothingToTell
+	}
+	return r.generic(w, to, n, found)
 }
 
 func (r Returner) base(to string) composed {
@@ -64,12 +74,12 @@ func (r Returner) base(to string) composed {
 }
 
 // generic says no more than that a mail came back.
-func (r Returner) generic(w io.Writer, to string, found bounce) error {
+func (r Returner) generic(w io.Writer, to string, n needles, found bounce) error {
 	c := r.base(to)
 	status := validStatus(found.status, "5.0.0")
 	c.text = "This is the mail server " + oneLine(r.Hostname) + ".\r\n\r\n" +
 		"The mail server behind us returned your mail. Most likely it was not delivered.\r\nIts message is not shown. The status that it gave is " + status + ".\r\n"
-	c.recipients = []recipientStatus{{final: cmp.Or(found.public, r.fallback()), action: "failed", status: status}}
+	c.recipients = []recipientStatus{{final: cmp.Or(found.public, n.fallback()), action: "failed", status: status}}
 	return c.write(w)
 }
 
@@ -80,13 +90,13 @@ func (r Returner) write(w io.Writer, to string, n needles, found bounce) error {
 	c.text = "This is the mail server " + oneLine(r.Hostname) + ".\r\n\r\n"
 	failed := false
 	for _, block := range found.recipients {
-		status := r.recipient(block, n)
+		status := n.recipient(block)
 		failed = failed || status.action == "failed"
 		c.recipients = append(c.recipients, status)
 		c.text += sentence(status)
 	}
 	if len(c.recipients) == 0 {
-		return r.generic(w, to, found)
+		return r.generic(w, to, n, found)
 	}
 	if !failed {
 		c.subject = "Delivery report for your mail"
@@ -97,7 +107,7 @@ func (r Returner) write(w io.Writer, to string, n needles, found bounce) error {
 		return err
 	}
 	if n.in(out.String()) || n.in(c.text) || n.in(string(c.header)) {
-		return r.generic(w, to, found)
+		return r.generic(w, to, n, found)
 	}
 	c.to = to
 	return c.write(w)
@@ -116,7 +126,7 @@ func sentence(s recipientStatus) string {
 }
 
 // recipient turns one block of a report that came back into one of ours.
-func (r Returner) recipient(block map[string]string, n needles) recipientStatus {
+func (n needles) recipient(block map[string]string) recipientStatus {
 	s := recipientStatus{action: strings.ToLower(strings.TrimSpace(block["action"]))}
 	if !slices.Contains([]string{"failed", "delayed", "delivered", "relayed", "expanded"}, s.action) {
 		s.action = "failed"
@@ -128,55 +138,27 @@ func (r Returner) recipient(block map[string]string, n needles) recipientStatus 
 	code, _, _ := strings.Cut(strings.TrimSpace(block["status"]), " ")
 	s.status = validStatus(code, otherwise)
 	kind, said, ok := strings.Cut(block["diagnostic-code"], ";")
-	if said = n.scrub(said); ok && said != "" {
+	if said = n.Scrub(oneLine(said)); ok && said != "" {
 		if kind = strings.ToLower(strings.TrimSpace(kind)); kind != "smtp" {
 			kind = "x-unknown"
 		}
 		s.diagnostic = kind + "; " + said
 	}
-	original, final := addressOf(block["original-recipient"]), addressOf(block["final-recipient"])
-	if public, ok := r.publicOf(original, n); ok {
-		s.original, s.final = "rfc822;"+public, public
-		if other, ok := r.publicOf(final, n); ok {
-			s.final = other
-		}
-		return s
+	original := addressOf(block["original-recipient"])
+	public, known := n.publicOf(original)
+	if _, secret := n.inField(block["original-recipient"]); !secret && original != "" {
+		s.original = block["original-recipient"] // it is the sender's own (RFC 3461 section 6.3)
+	} else if known {
+		s.original = "rfc822;" + public
 	}
-	if public, ok := r.publicOf(final, n); ok {
-		s.final = public
-		return s
+	if other, ok := n.publicOf(addressOf(block["final-recipient"])); ok {
+		public, known = other, true
 	}
-	s.final = r.fallback()
+	s.final = public
+	if !known {
+		s.final = n.fallback()
+	}
 	return s
-}
-
-// publicOf finds the public address that an address is or stands behind.
-func (r Returner) publicOf(address string, n needles) (string, bool) {
-	address = squeeze(address)
-	if public, ok := n.public[address]; ok {
-		return public, true
-	}
-	for _, public := range r.Hide {
-		if address != "" && squeeze(mailbox(public, r.Hostname)) == address {
-			return mailbox(public, r.Hostname), true
-		}
-	}
-	return "", false
-}
-
-// fallback is the recipient of a mail that could have gone to several.
-func (r Returner) fallback() string {
-	only := ""
-	for _, public := range r.Hide {
-		if only != "" && only != public {
-			return "undisclosed@" + r.Hostname
-		}
-		only = public
-	}
-	if only == "" {
-		return "undisclosed@" + r.Hostname
-	}
-	return mailbox(only, r.Hostname)
 }
 
 // addressOf takes the address out of "rfc822; address", in angle brackets or not.

@@ -263,11 +263,11 @@ func TestPolicyRefusesTheMail(t *testing.T) {
 		gateway.Reject: gateway.CodeRejected, gateway.Defer: gateway.CodeUnavailable,
 	} {
 		f := newFixture(t, func(o *intake.Options) {
-			o.Judge = func(part gateway.Part) gateway.Verdict {
+			o.Judge = func(part gateway.Part) (gateway.Verdict, string) {
 				if part.Type == "image/png" {
-					return verdict
+					return verdict, ""
 				}
-				return gateway.Seal
+				return gateway.Seal, ""
 			}
 		})
 		f.failsClean(t.Context(), t, f.spooled(t, largeMail()), code, nil)

@@ -150,14 +150,13 @@ func (d *database) Repeated(_ context.Context, fingerprint []byte) (gateway.Pack
 	return gateway.PackageID{}, false, nil
 }
 
-func (d *database) SettleMail(_ context.Context, id gateway.PackageID, heard bool) error {
+func (d *database) SettleMail(id gateway.PackageID, heard bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lost == nil {
 		d.lost = map[gateway.PackageID]bool{}
 	}
 	d.lost[id] = !heard
-	return nil
 }
 
 func (d *database) RecordRefusal(_ context.Context, refusal gateway.Refusal) error {

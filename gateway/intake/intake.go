@@ -42,15 +42,15 @@ type Store interface {
 	// and counts the repeat.
 	Repeated(ctx context.Context, fingerprint []byte) (gateway.PackageID, bool, error)
 	// SettleMail says whether the 250 of a mail was heard. It does not wait for the disk.
-	SettleMail(ctx context.Context, id gateway.PackageID, heard bool) error
+	SettleMail(id gateway.PackageID, heard bool)
 	// RecordRefusal remembers a mail that was refused after its text had come.
 	RecordRefusal(ctx context.Context, refusal gateway.Refusal) error
 }
 
 // Returner writes a bounce so that its sender may see it: without a trace of what is behind us. trace is put above
-// what is passed on as it came.
+// what is passed on as it came. gateway.ErrNothingToTell ends a mail that is no bounce: it is accepted, and goes nowhere.
 type Returner interface {
-	Return(w io.Writer, to string, mail io.ReaderAt, size int64, trace []byte) error
+	Return(ctx context.Context, w io.Writer, to string, mail io.ReaderAt, size int64, trace []byte) error
 }
 
 // Options say how mails are taken in.
@@ -70,6 +70,8 @@ type Options struct {
 	IsOurs func(value string) bool
 	// Returner is for mails that go back to a sender; without it there is no way back.
 	Returner Returner
+	// ReturnDomain is the domain of the return paths that we give mails (SRS); empty: none.
+	ReturnDomain string
 	// FingerprintKey makes the hashes by which repeats are known; empty: none is.
 	FingerprintKey []byte
 	Logger         *slog.Logger
@@ -109,6 +111,10 @@ func (in *Intake) Accept(ctx context.Context, envelope gateway.Envelope, mail ga
 		in.options.Logger.InfoContext(ctx, "mail came again", "mail", t.id.String())
 		return t.id.String(), nil
 	}
+	if t.ended {
+		in.options.Logger.InfoContext(ctx, "an automatic answer to a sender ended here: it names what is behind us and is no bounce", "mail", t.id.String())
+		return t.id.String(), nil
+	}
 	t.log(ctx, mail.Size(), time.Since(began))
 	return t.id.String(), nil
 }
@@ -124,6 +130,7 @@ type transaction struct {
 	alike          [sha256.Size]byte // what the mail has in common with those that Salesforce takes for the same
 	findings       []policy.Finding
 	repeated       bool // id is that of the mail that this one repeats
+	ended          bool // it is accepted, and goes nowhere
 	authentication gateway.Authentication
 	results        []byte // the Authentication-Results field
 	virus          gateway.Scan
@@ -136,7 +143,7 @@ type transaction struct {
 }
 
 // timings are how long the steps took.
-type timings struct{ scan, judge, seal, write, commit time.Duration }
+type timings struct{ structure, judges, seal, write, commit time.Duration }
 
 func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	var err error
@@ -149,10 +156,14 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	if err != nil {
 		return err
 	}
-	if err := t.findFirst(ctx, message); err != nil || t.repeated {
-		return err
-	}
 	accepted, err := t.prepare(ctx, mail, message)
+	if err == nil && t.repeated {
+		return nil
+	}
+	if errors.Is(err, gateway.ErrNothingToTell) {
+		t.ended = true
+		return t.stored.discard(ctx)
+	}
 	if err != nil {
 		t.refused(ctx, t.messageID(message), err)
 		return errors.Join(err, t.stored.discard(ctx))
@@ -164,7 +175,8 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	return err
 }
 
-// findFirst asks whether the mail was accepted before.
+// findFirst asks whether the mail was accepted before, judged alike and from the same place. Else whoever has a copy of
+// it could send that first, to see it sealed or silenced, and the true one would count as its repeat.
 func (t *transaction) findFirst(ctx context.Context, message *rewrite.Message) error {
 	if err := t.digest(message); err != nil || t.fingerprint == nil {
 		return err
@@ -182,7 +194,10 @@ func (t *transaction) findFirst(ctx context.Context, message *rewrite.Message) e
 // prepare does everything up to the commit. What it stored is recorded in t.stored.
 func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message *rewrite.Message) (gateway.AcceptedMail, error) {
 	none := gateway.AcceptedMail{}
-	if err := t.timed(&t.timings.judge, func() error { return t.judge(ctx, mail) }); err != nil {
+	if err := t.timed(&t.timings.judges, func() error { return t.judge(ctx, mail) }); err != nil {
+		return none, err
+	}
+	if err := t.findFirst(ctx, message); err != nil || t.repeated {
 		return none, err
 	}
 	if err := t.decide(message); err != nil {
@@ -210,17 +225,18 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 
 // decide makes the plan from what the judges, the policy and Salesforce's limits say.
 func (t *transaction) decide(message *rewrite.Message) error {
-	reason, err := t.wholeReason()
+	judged, err := t.judged()
 	if err != nil {
 		return err
 	}
 	if t.silent, err = t.silence(message); err != nil {
 		return err
 	}
+	t.tellFailuresOnly()
 	if t.returns() {
 		return t.needReturner()
 	}
-	return t.makePlan(message, reason)
+	return t.makePlan(message, judged)
 }
 
 func (t *transaction) needReturner() error {
@@ -231,7 +247,7 @@ func (t *transaction) needReturner() error {
 }
 
 func (t *transaction) scan(mail gateway.Spooled) (message *rewrite.Message, err error) {
-	err = t.timed(&t.timings.scan, func() error {
+	err = t.timed(&t.timings.structure, func() error {
 		if message, err = rewrite.Scan(mail, t.options.Limits); err != nil {
 			return fmt.Errorf("scan the mail: %w", err)
 		}
@@ -272,7 +288,7 @@ func (t *transaction) write(ctx context.Context, mail Mail, message *rewrite.Mes
 			if t.plan == nil {
 				meter := rewrite.NewMeter(w)
 				to := t.deliveries[0].Route.ForwardTo
-				err = t.options.Returner.Return(meter, to, mail, mail.Size(), t.trace(message))
+				err = t.options.Returner.Return(ctx, meter, to, mail, mail.Size(), t.trace(message))
 				written = meter.Written()
 				return err
 			}

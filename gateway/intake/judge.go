@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"sealpost/crypto"
 	"sealpost/gateway"
 	"sealpost/gateway/rewrite"
 )
@@ -61,25 +62,39 @@ func (t *transaction) look(ctx context.Context, mail Mail) (err error) {
 	return nil
 }
 
-// wholeReason is why the judges want the mail sealed whole; empty: they do not. An error refuses the mail.
-func (t *transaction) wholeReason() (string, error) {
+// whole is why a mail is sealed whole that might have been taken apart. The zero value: it is taken apart.
+type whole struct {
+	reason string
+	cause  rewrite.Cause
+}
+
+// judged is why the judges want the mail sealed whole. An error refuses the mail. One from a relay in front of us is
+// not refused: the relay has accepted it, and could only bounce it to a sender who may be forged.
+func (t *transaction) judged() (whole, error) {
 	if t.virus.Verdict == gateway.ScanInfected {
-		if t.options.OnVirus != gateway.Seal || t.returns() {
-			return "", gateway.Errorf(gateway.CodeRejected, nil, "a virus was found in the mail")
+		if t.options.OnVirus != gateway.Seal && !t.envelope.TrustedRelay || t.returns() {
+			return whole{}, gateway.Errorf(gateway.CodeRejected, nil, "a virus was found in the mail")
 		}
-		return "a virus was found", nil
+		return whole{"a virus was found", rewrite.CauseVirus}, nil
 	}
-	policy, domain := t.envelope.Recipients[0].Route.DMARC, t.authentication.DMARCPolicy
-	if t.authentication.DMARC != gateway.AuthFail || policy == gateway.DMARCNote || policy == "" {
-		return "", nil
+	policy := t.envelope.Recipients[0].Route.DMARC
+	if policy != gateway.DMARCSeal && policy != gateway.DMARCReject {
+		return whole{}, nil
 	}
+	a := t.authentication
+	disowned := a.DMARC == gateway.AuthFail && (a.DMARCPolicy == "reject" || a.DMARCPolicy == "quarantine")
 	switch {
-	case domain == "reject" && policy == gateway.DMARCReject:
-		return "", gateway.Errorf(gateway.CodeRejected, nil, "the domain of the author asks to refuse mail that fails DMARC")
-	case domain == "reject" || domain == "quarantine":
-		return "the author's domain disowns it (DMARC)", nil
+	case a.Advisory:
+	case disowned && a.DMARCPolicy == "reject" && policy == gateway.DMARCReject && !t.envelope.TrustedRelay:
+		return whole{}, gateway.Errorf(gateway.CodeRejected, nil, "the domain of the author asks to refuse mail that fails DMARC")
+	case disowned:
+		return whole{"the author's domain disowns it (DMARC)", rewrite.CauseDisowned}, nil
+	case a.NoAuthor:
+		return whole{"the domain of an author cannot be read (DMARC)", rewrite.CauseUnproven}, nil
+	case a.DMARC == gateway.AuthTempError && a.DMARCPolicy != "none": // a sender can choose names that make DNS fail
+		return whole{"whether the author's domain disowns it cannot be found out (DMARC)", rewrite.CauseUnproven}, nil
 	}
-	return "", nil
+	return whole{}, nil
 }
 
 // returns tells that the mail goes back to a sender: it is a bounce.
@@ -90,11 +105,11 @@ func (t *transaction) silence(message *rewrite.Message) (string, error) {
 	switch {
 	case t.envelope.MailFrom == "":
 		return "null sender", nil
-	case t.authentication.DMARC == gateway.AuthFail:
+	case t.authentication.DMARC == gateway.AuthFail && !t.authentication.Advisory:
 		return "DMARC failed", nil
-	case t.authentication.SPF == gateway.AuthFail && t.authentication.DMARC != gateway.AuthPass:
-		return "SPF failed", nil
-	case isMachine(t.envelope.MailFrom):
+	case t.forged():
+		return "the return path is not proven", nil
+	case isMachine(t.envelope.MailFrom) || t.isReturnPath(t.envelope.MailFrom):
 		return "automatic sender", nil
 	}
 	reason := ""
@@ -104,6 +119,36 @@ func (t *transaction) silence(message *rewrite.Message) (string, error) {
 		}
 	})
 	return reason, err
+}
+
+// forged reports whether MAIL FROM's domain says that the mail is not its own, and nothing else vouches for it. DMARC is
+// about the author in From, who may be another, so a pass alone does not.
+func (t *transaction) forged() bool {
+	a := t.authentication
+	return !a.ReturnPathProven && (a.SPF == gateway.AuthFail || a.SPF == gateway.AuthSoftFail)
+}
+
+// tellFailuresOnly takes requests for other notices out of the deliveries where nothing proves the return path: a
+// failure must not be lost, but whoever names another as the sender must not make us write to him at will.
+func (t *transaction) tellFailuresOnly() {
+	if t.options.Authenticator == nil || t.authentication.ReturnPathProven || t.returns() {
+		return
+	}
+	for i := range t.deliveries {
+		dsn := &t.deliveries[i].DSN
+		if dsn.Wants(gateway.NoticeFailed) {
+			dsn.Notify = "FAILURE"
+		} else {
+			dsn.Notify = "NEVER"
+		}
+	}
+}
+
+// isReturnPath reports whether an address is one that we gave a mail, whose bounces come back by us: who sends from it
+// is no sender.
+func (t *transaction) isReturnPath(address string) bool {
+	ours := crypto.CanonicalAddress("@" + t.options.ReturnDomain)
+	return t.options.ReturnDomain != "" && strings.HasSuffix(strings.TrimSuffix(crypto.CanonicalAddress(address), "."), ours)
 }
 
 // isMachine knows return paths that no person reads (RFC 3834 section 2). Another forwarder's SRS address is none of

@@ -17,15 +17,15 @@ const growth = 4
 
 // makePlan plans the mail, so that Salesforce takes what goes on: where its size or its header is too much, it is sealed
 // whole; what is still over a limit then holds the deliveries. It is all known before anything is sealed.
-func (t *transaction) makePlan(message *rewrite.Message, whole string) error {
-	if err := t.planAs(message, whole); err != nil || !t.toSalesforce() {
+func (t *transaction) makePlan(message *rewrite.Message, judged whole) error {
+	if err := t.planAs(message, judged); err != nil || !t.toSalesforce() {
 		return err
 	}
 	if err := t.findLimits(message); err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(t.findings, func(f policy.Finding) bool { return f.Whole != "" }); whole == "" && i >= 0 {
-		if err := t.planAs(message, t.findings[i].Whole); err != nil {
+	if i := slices.IndexFunc(t.findings, func(f policy.Finding) bool { return f.Whole != "" }); judged.reason == "" && i >= 0 {
+		if err := t.planAs(message, whole{t.findings[i].Whole, rewrite.CauseTooLarge}); err != nil {
 			return err
 		}
 		if err := t.findLimits(message); err != nil {
@@ -36,9 +36,9 @@ func (t *transaction) makePlan(message *rewrite.Message, whole string) error {
 	return nil
 }
 
-func (t *transaction) planAs(message *rewrite.Message, whole string) (err error) {
-	if whole != "" {
-		t.plan, err = rewrite.NewWholePlan(message, whole)
+func (t *transaction) planAs(message *rewrite.Message, judged whole) (err error) {
+	if judged.reason != "" {
+		t.plan, err = rewrite.NewWholePlan(message, judged.reason, judged.cause)
 	} else {
 		t.plan, err = rewrite.NewPlan(message, t.options.Judge)
 	}

@@ -23,10 +23,9 @@ func enriched(size int) string {
 // preview looks at the mail by the options that accepted it.
 func preview(t *testing.T, e gateway.Envelope, mail string) *intake.Preview {
 	t.Helper()
-	rules := policy.Default()
 	shown, err := intake.NewPreview(t.Context(), intake.Options{
-		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(), Judge: rules.Judge, Logger: slog.New(slog.DiscardHandler),
-	}, e, strings.NewReader(mail), rules.Reason)
+		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(), Judge: policy.Default().Judge, Logger: slog.New(slog.DiscardHandler),
+	}, e, strings.NewReader(mail))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +62,7 @@ func TestMailTooLargeForSalesforceIsSealedWhole(t *testing.T) {
 			if got := f.open(t, m); len(got) != 1 || got[0].name != "message.eml" || got[0].content != test.mail {
 				t.Error("the mail is not sealed whole")
 			}
-			if m.Copy.Size > 10000 || !strings.Contains(m.copy, "This mail is not passed on as it came.") {
+			if m.Copy.Size > 10000 || !strings.Contains(m.copy, "This mail is too large for Salesforce") {
 				t.Errorf("%d bytes go on", m.Copy.Size)
 			}
 		})
@@ -142,7 +141,7 @@ func TestLongPageCanBeOpenedWhole(t *testing.T) {
 		t.Error("more is changed than the notice adds")
 	}
 	shown := preview(t, envelope(), mail)
-	if part := shown.Parts[0]; part.Verdict != gateway.Keep || !strings.Contains(part.Why, "a copy would be sealed as message.html") {
+	if part := shown.Parts[0]; part.Verdict != gateway.Keep || !strings.Contains(part.Why, "a copy is sealed as message.html") {
 		t.Errorf("preview: %+v", part)
 	}
 	var would bytes.Buffer

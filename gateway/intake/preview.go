@@ -32,9 +32,8 @@ type PreviewPart struct {
 	Why              string
 }
 
-// NewPreview judges a mail as Accept does, by the same code, and stores nothing. why gives the policy's reason for a
-// part. The mail must outlive the Preview.
-func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope, mail Mail, why func(gateway.Part) string) (*Preview, error) {
+// NewPreview judges a mail as Accept does, by the same code, and stores nothing. The mail must outlive the Preview.
+func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope, mail Mail) (*Preview, error) {
 	in := New(options, nil, nil, nil)
 	t := &transaction{Intake: in, envelope: envelope, started: time.Now(), deliveries: distinct(envelope.Recipients)}
 	message, err := rewrite.Scan(mail, options.Limits)
@@ -51,15 +50,10 @@ func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope,
 	for _, leaf := range t.plan.Leaves() {
 		part := PreviewPart{
 			Path: leaf.Part.Path, Type: leaf.Part.Type, Name: leaf.Part.Filename.Reveal(), Verdict: gateway.Keep,
-			Size: leaf.Part.Size, Why: why(leaf.Part),
+			Size: leaf.Part.Size, Why: leaf.Why,
 		}
-		switch {
-		case leaf.Sealed && leaf.TooLong:
-			part.Verdict, part.Why = gateway.Seal, part.Why+", but longer than Salesforce takes"
-		case leaf.Sealed:
+		if leaf.Sealed {
 			part.Verdict = gateway.Seal
-		case leaf.TooLong:
-			part.Why += ", which Salesforce cuts: a copy would be sealed as message.html"
 		}
 		p.Parts = append(p.Parts, part)
 	}

@@ -15,8 +15,8 @@ import (
 	"sealpost/gateway/rewrite"
 )
 
-// settleLimit bounds what a session waits for the database after its mail.
-const settleLimit = 10 * time.Second
+// rememberLimit bounds what a session waits for the database after a mail that is refused.
+const rememberLimit = 10 * time.Second
 
 // digest reads the mail once and takes what a repeat of it is known by and what loops are known by. A mail without a
 // Message-ID has no fingerprint, since two people might well send such alike.
@@ -40,7 +40,9 @@ func (t *transaction) digest(message *rewrite.Message) error {
 		_, err = io.Copy(alike, message.Body())
 	} else {
 		repeat := hmac.New(sha256.New, t.options.FingerprintKey)
-		frame(repeat, t.envelope.MailFrom)
+		for _, word := range append(t.verdicts(), t.network(), t.envelope.MailFrom) {
+			frame(repeat, word)
+		}
 		for _, recipient := range t.envelope.Recipients {
 			frame(repeat, recipient.Address)
 		}
@@ -56,6 +58,30 @@ func (t *transaction) digest(message *rewrite.Message) error {
 	return nil
 }
 
+// verdicts are the words of those who judged the mail.
+func (t *transaction) verdicts() []string {
+	a := t.authentication
+	return []string{string(a.SPF), string(a.DKIM), string(a.DMARC), a.DMARCPolicy, string(t.virus.Verdict)}
+}
+
+// network is where the mail comes from: a server that tries again may do so from a neighbour, and of the relays in
+// front of us one may stand in for another.
+func (t *transaction) network() string {
+	if t.envelope.TrustedRelay {
+		return "relay"
+	}
+	client := t.envelope.Client.Unmap()
+	bits := 24
+	if client.Is6() {
+		bits = 48
+	}
+	network, err := client.Prefix(bits)
+	if err != nil { // there is no address
+		return ""
+	}
+	return network.String()
+}
+
 // frame keeps one value from running into the next.
 func frame(sum hash.Hash, value string) {
 	_ = binary.Write(sum, binary.BigEndian, uint32(len(value))) // a hash never fails
@@ -65,15 +91,12 @@ func frame(sum hash.Hash, value string) {
 // Settle says whether the client has heard the 250 of a mail: see smtpd.Handler. A failure is logged only: the mail is
 // safe, and at worst a repeat of it is delivered too, or not told from it.
 func (in *Intake) Settle(queueID string, heard bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
-	defer cancel()
 	id, err := gateway.ParsePackageID(queueID)
-	if err == nil {
-		err = in.store.SettleMail(ctx, id, heard)
-	}
 	if err != nil {
 		in.options.Logger.Error("whether a mail's 250 was heard cannot be recorded", "mail", queueID, "error", err)
+		return
 	}
+	in.store.SettleMail(id, heard)
 }
 
 // refused remembers a mail that is not accepted, for `trace`.
@@ -81,7 +104,7 @@ func (t *transaction) refused(ctx context.Context, messageID string, err error) 
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return // the gateway goes down
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberLimit)
 	defer cancel()
 	code := gateway.ErrorCode(err)
 	refusal := gateway.Refusal{

@@ -24,7 +24,7 @@ type metrics struct {
 func newMetrics(registry prometheus.Registerer) metrics {
 	m := metrics{
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sealpost_intake_mails_total", Help: "Mails by how their intake ended: accepted, or the code of the failure.",
+			Name: "sealpost_intake_mails_total", Help: "Mails by how their intake ended: accepted, repeated, ended (an automatic answer that goes back to nobody), or the code of the failure.",
 		}, []string{"outcome"}),
 		items: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_intake_items_total", Help: "Files sealed out of mails."}),
@@ -65,8 +65,11 @@ func (m metrics) observe(t *transaction, err error) {
 		outcome = "repeated"
 		m.repeats.Inc()
 	}
+	if t.ended && err == nil {
+		outcome = "ended"
+	}
 	m.mails.WithLabelValues(outcome).Inc()
-	if err != nil || t.repeated {
+	if err != nil || t.repeated || t.ended {
 		return
 	}
 	m.forged.Add(float64(t.dropped))
@@ -83,7 +86,7 @@ func (m metrics) observe(t *transaction, err error) {
 		}
 	}
 	for step, took := range map[string]time.Duration{
-		"scan": t.timings.scan, "judge": t.timings.judge, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
+		"structure": t.timings.structure, "judges": t.timings.judges, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
 	} {
 		m.seconds.WithLabelValues(step).Observe(took.Seconds())
 	}
@@ -123,7 +126,7 @@ func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
 		"parts_kept", kept, "parts_sealed", sealed, "bytes_sealed", t.sealedBytes(), "took", took,
 		"spf", string(t.authentication.SPF), "dkim", string(t.authentication.DKIM), "dmarc", string(t.authentication.DMARC),
 		"scan", string(t.virus.Verdict), "held", t.held(),
-		slog.Group("steps", "judge", t.timings.judge, "scan", t.timings.scan, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
+		slog.Group("steps", "structure", t.timings.structure, "judges", t.timings.judges, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
 	}
 	if whole {
 		attrs = append(attrs, "reason", reason)

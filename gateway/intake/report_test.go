@@ -75,7 +75,7 @@ func TestLogLineOfAMailTellsNothingOfIt(t *testing.T) {
 			if reason, _ := line["reason"].(string); reason != test.reason {
 				t.Errorf("reason %q, want %q", reason, test.reason)
 			}
-			if steps, _ := line["steps"].(map[string]any); len(steps) != 5 || line["took"] == nil {
+			if steps, _ := line["steps"].(map[string]any); len(steps) != 5 || steps["structure"] == nil || steps["judges"] == nil || line["took"] == nil {
 				t.Errorf("timings: %v, %v", line["took"], line["steps"])
 			}
 		})
@@ -127,7 +127,7 @@ func TestMetricsCountMailsByTheirEnd(t *testing.T) {
 		{"sealpost_intake_items_total", "", 3},
 		{"sealpost_intake_sealed_bytes_total", "", float64(8 + len(whole))},
 		{"sealpost_intake_sealed_whole_total", "", 1},
-		{"sealpost_intake_seconds", "scan", 3},
+		{"sealpost_intake_seconds", "structure", 3},
 		{"sealpost_intake_seconds", "seal", 3},
 		{"sealpost_intake_seconds", "write", 3},
 		{"sealpost_intake_seconds", "commit", 3},

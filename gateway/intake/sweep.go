@@ -19,11 +19,16 @@ const (
 	// recentDays are the days of objects that a sweep looks at; older ones were looked at when they were recent.
 	recentDays = 8
 	batch      = 500
+	// sweepWork is what the nodes agree on who does it. Another takes over when nothing was heard for workTTL.
+	sweepWork = "sweep"
+	workTTL   = 3 * time.Minute
 )
 
 // SweepStore is what the Sweeper needs of the database. Each method is safe to run on several nodes.
 type SweepStore interface {
 	Now(ctx context.Context) (time.Time, error)
+	// ClaimWork reports whether the work of a kind is this node's until ttl from now.
+	ClaimWork(ctx context.Context, kind string, ttl time.Duration) (bool, error)
 	// KeepWatch records that a gateway runs; Unwatched returns the spans of time in which none did, so that
 	// objects stored then may be unknown to a database that is new or comes from a backup.
 	KeepWatch(ctx context.Context) error
@@ -60,22 +65,33 @@ func NewSweeper(store SweepStore, blobs blob.Store, replayWindow time.Duration, 
 	return &Sweeper{store, blobs, replayWindow, logger}
 }
 
-// Run tidies every minute and sweeps for orphans at the start and every hour, until ctx ends. A failure
-// is logged and tried again at the next turn.
+// Run tidies every minute and sweeps for orphans at the start and every hour, until ctx ends. Of all nodes one does
+// so at a time. A failure is logged and tried again at the next turn.
 func (s *Sweeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
+	due := true // the sweep for orphans: also of who takes over from another node
 	for turn := 0; ; turn++ {
-		s.report(ctx, "tidy", s.Tidy(ctx))
-		if turn%60 == 0 {
-			_, err := s.Orphans(ctx)
-			s.report(ctx, "sweep", err)
+		due = due || turn%60 == 0
+		mine, err := s.store.ClaimWork(ctx, sweepWork, workTTL)
+		s.report(ctx, "claiming the sweep", err)
+		if mine {
+			s.round(ctx, due)
+			due = false
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+func (s *Sweeper) round(ctx context.Context, orphans bool) {
+	s.report(ctx, "tidy", s.Tidy(ctx))
+	if orphans {
+		_, err := s.Orphans(ctx)
+		s.report(ctx, "sweep", err)
 	}
 }
 
@@ -168,6 +184,11 @@ func (s *Sweeper) Orphans(ctx context.Context) (int, error) {
 		removed += n
 		if err != nil {
 			return removed, err
+		}
+	}
+	if uploads, ok := s.blobs.(blob.Uploads); ok {
+		if _, err := uploads.AbortUploads(ctx, now.Add(-orphanAge)); err != nil {
+			return removed, fmt.Errorf("end half uploads: %w", err)
 		}
 	}
 	if removed > 0 {

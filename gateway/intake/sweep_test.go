@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,7 @@ type sweepDatabase struct {
 	before  time.Time // of EndReplayWindows
 	asked   []int     // how many names Referenced was asked for
 	fail    map[string]error
+	others  atomic.Bool // the work is another node's
 }
 
 func newSweepDatabase(j *journal) *sweepDatabase {
@@ -42,6 +44,10 @@ func (d *sweepDatabase) call(name string) error {
 }
 
 func (d *sweepDatabase) Now(context.Context) (time.Time, error) { return clock(), d.call("Now") }
+
+func (d *sweepDatabase) ClaimWork(_ context.Context, kind string, ttl time.Duration) (bool, error) {
+	return !d.others.Load() && kind == "sweep" && ttl > time.Minute, d.call("ClaimWork")
+}
 
 func (d *sweepDatabase) Referenced(_ context.Context, names []string) (map[string]bool, error) {
 	d.asked = append(d.asked, len(names))
@@ -406,6 +412,36 @@ func TestRunTidiesEveryMinuteAndSweepsEveryHour(t *testing.T) {
 			if tidied != at.tidied || tidyFailed != at.tidied || sweepFailed != at.swept {
 				t.Errorf("after %v: tidied %d times; %d and %d failures were logged", at.after, tidied, tidyFailed, sweepFailed)
 			}
+		}
+		cancel()
+		if err := <-over; err != nil {
+			t.Errorf("run ended with %v", err)
+		}
+	})
+}
+
+// TestRunLeavesTheWorkToOneNode: a node that has not the work does none of it, and begins with a sweep once it has.
+func TestRunLeavesTheWorkToOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		database := newSweepDatabase(j)
+		database.others.Store(true)
+		sweeper := intake.NewSweeper(database, &listed{journal: j, days: []string{}}, 0, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error)
+		go func() { over <- sweeper.Run(ctx) }()
+		count := func(call string) int {
+			synctest.Wait()
+			return strings.Count(strings.Join(j.calls(), "\n"), call)
+		}
+		time.Sleep(90*time.Minute + time.Second)
+		if tidied, asked := count("ExpirePackages"), count("ClaimWork"); tidied != 0 || asked != 91 {
+			t.Errorf("another node's work was done %d times, and asked for %d times", tidied, asked)
+		}
+		database.others.Store(false)
+		time.Sleep(2 * time.Minute)
+		if tidied, swept := count("ExpirePackages"), count("Unwatched"); tidied != 2 || swept != 1 {
+			t.Errorf("its own work was done %d times, with %d sweeps; want 2, 1", tidied, swept)
 		}
 		cancel()
 		if err := <-over; err != nil {

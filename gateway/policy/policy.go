@@ -39,17 +39,19 @@ func Default() *Policy {
 	}
 }
 
-// Judge returns Keep or Seal for a leaf of a mail.
-func (p *Policy) Judge(part gateway.Part) gateway.Verdict {
+// Judge returns Keep or Seal for a leaf of a mail, and why, in words for an admin.
+func (p *Policy) Judge(part gateway.Part) (verdict gateway.Verdict, why string) {
 	switch {
 	case p.isReport(part):
-		return gateway.Keep
-	case part.Disposition == "attachment" || !part.Filename.IsZero():
-		return gateway.Seal
+		return gateway.Keep, "a machine-readable part of a report"
+	case part.Disposition == "attachment":
+		return gateway.Seal, "it is called an attachment"
+	case !part.Filename.IsZero():
+		return gateway.Seal, "it has a file name"
 	case p.bodies[part.Type]:
-		return gateway.Keep
+		return gateway.Keep, "the text of the mail"
 	}
-	return gateway.Seal
+	return gateway.Seal, "it is no text of a mail"
 }
 
 func (p *Policy) isReport(part gateway.Part) bool {
@@ -83,19 +85,4 @@ func set(types ...string) map[string]bool {
 		m[t] = true
 	}
 	return m
-}
-
-// Reason says in words why a part gets its verdict.
-func (p *Policy) Reason(part gateway.Part) string {
-	switch {
-	case p.isReport(part):
-		return "a machine-readable part of a report"
-	case part.Disposition == "attachment":
-		return "it is called an attachment"
-	case !part.Filename.IsZero():
-		return "it has a file name"
-	case p.bodies[part.Type]:
-		return "the text of the mail"
-	}
-	return "it is no text of a mail"
 }

@@ -57,11 +57,14 @@ func TestDefaultVerdicts(t *testing.T) {
 	policy := Default()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got := policy.Judge(gateway.Part{
+			got, why := policy.Judge(gateway.Part{
 				Type: test.typ, Disposition: test.disposition,
 				Filename: gateway.NewSecret(test.filename), InReport: test.inReport,
 				Encoding: test.encoding, Size: test.size,
 			})
+			if why == "" {
+				t.Error("no reason is given")
+			}
 			if got != test.want {
 				t.Errorf("verdict %q, want %q", got, test.want)
 			}

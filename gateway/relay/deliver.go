@@ -17,20 +17,20 @@ var errLeaseLost = errors.New("the lease was lost")
 const finishLimit = 30 * time.Second
 
 // deliver attempts one delivery, records what came of it, and returns what it taught about the lane it came by.
-func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery, lane destination) feedback {
+func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery, l lane) feedback {
 	started := r.opts.Clock()
 	log := r.log.With("delivery", d.ID, "mail", d.Mail.String(), "route", d.Route, "attempt", d.Attempts)
 
 	held, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	release := r.hold(ctx, d.Lease, cancel)
-	out := r.attempt(held, d, lane)
+	out := r.attempt(held, d, l)
 	defer r.settle(&out) // after the result is safe
 	lease, err := release()
 	if err == nil {
 		err = r.finish(context.WithoutCancel(ctx), lease, d, started, &out)
 	}
-	r.report(log.With("hop", out.publicHop(d)), &out, err, r.opts.Clock().Sub(started))
+	r.report(log.With("hop", out.publicHop()), &out, err, r.opts.Clock().Sub(started))
 	return out.learnt
 }
 
@@ -55,6 +55,9 @@ func (r *Relay) report(log *slog.Logger, out *outcome, err error, took time.Dura
 	level, message := slog.LevelInfo, "delivery attempted"
 	if out.event == gateway.EventRejected || out.event == gateway.EventGaveUp {
 		level, message = slog.LevelError, "a delivery is dead"
+	}
+	if level == slog.LevelError && out.returning { // outsiders cause it, and it waits for no admin
+		level, message = slog.LevelInfo, "a delivery back to a sender is dead"
 	}
 	log.Log(context.Background(), level, message, "event", out.event, "stage", out.stage, "code", out.code,
 		"enhanced", enhancedCode(out.reply), "tls", out.tls, "bytes", out.bytes, "untold", out.untold, "duration", took)
@@ -153,14 +156,14 @@ func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.Lease
 			Number:  d.Attempts,
 			Started: started.UTC(),
 			Ended:   r.opts.Clock().UTC(),
-			Hop:     out.hop,
+			Hop:     out.recordedHop(r.opts.ReturnHop.Host != ""),
 			Event:   out.event,
 			Code:    out.code,
-			Reply:   gateway.NewSecret(Scrub(out.reply, d.ForwardTo, d.Route)),
+			Reply:   gateway.NewSecret(out.hide.scrub(out.reply)),
 			TLS:     out.tls,
 		},
 		Next:      next,
-		AwaitCase: r.opts.AwaitCase,
+		AwaitCase: d.Route != gateway.ReturnRoute && r.opts.AwaitCase(d.Route),
 		Notice:    out.notice,
 		Untold:    out.untold,
 	})

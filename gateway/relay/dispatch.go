@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"sealpost/gateway"
@@ -10,20 +11,23 @@ import (
 // dispatcher leases deliveries and starts them, until its context ends.
 type dispatcher struct {
 	*Relay
-	start    func(gateway.LeasedDelivery, destination)
+	start    func(gateway.LeasedDelivery, lane)
 	finished chan struct{} // one for each started delivery that is done
 	busy     int
-	first    int // the route that comes first; it moves on, so that none is always last
+	first    int // the lane that comes first; it moves on, so that none is always last
 }
 
-// lane returns what the deliveries of a route are counted by before they are leased. Only those back to senders
-// may go to many destinations: they share one lane, and wait for a slot of their destination within it.
-func (r *Relay) lane(address string) destination {
-	route, ok := r.route(address)
+// lane returns what the deliveries of a lane are counted by before they are leased. Where those back to senders go
+// is not known then; but all of a lane go to one domain, for which the lane's name stands.
+func (r *Relay) lane(due gateway.Due) lane {
+	l := lane{returning: due.Route == gateway.ReturnRoute}
+	route, ok := r.route(due.Route)
 	if !ok || route.NextHop.Host == "" && route.ForwardTo == "" {
-		return destination{domain: address}
+		l.domain = due.Lane
+	} else {
+		l.destination = destinationOf(route.NextHop, route.ForwardTo)
 	}
-	return destinationOf(route.NextHop, route.ForwardTo)
+	return l
 }
 
 // route finds the current route of an address, or of ReturnRoute.
@@ -58,36 +62,37 @@ func (d *dispatcher) round(ctx context.Context) (pause time.Duration, blocked bo
 		return pause, false
 	}
 	d.first++
+	var failures []error
 	for i := range due {
-		route := due[(i+d.first)%len(due)]
-		if wait := route.Next.Sub(now); wait > 0 {
+		next := due[(i+d.first)%len(due)]
+		if wait := next.Next.Sub(now); wait > 0 {
 			pause = min(pause, max(wait, minPause))
 			continue
 		}
-		full, err := d.lease(ctx, route.Route)
-		if err != nil {
-			if ctx.Err() == nil {
-				d.log.Error("deliveries cannot be leased", "error", err)
-			}
-			return d.opts.Look, false
-		}
-		if full {
+		full, err := d.lease(ctx, next)
+		switch {
+		case err != nil: // the other lanes may do better
+			failures = append(failures, err)
+		case full:
 			blocked = true
-		} else {
+		default:
 			pause = min(pause, minPause)
 		}
+	}
+	if len(failures) > 0 && ctx.Err() == nil {
+		d.log.Error("deliveries cannot be leased", "lanes", len(failures), "error", errors.Join(failures...))
 	}
 	return pause, blocked
 }
 
-// lease starts due deliveries of a route, and reports whether it got as many as it had slots for.
-func (d *dispatcher) lease(ctx context.Context, route string) (full bool, err error) {
-	lane := d.lane(route)
+// lease starts due deliveries of a lane, and reports whether it got as many as it had slots for.
+func (d *dispatcher) lease(ctx context.Context, due gateway.Due) (full bool, err error) {
+	lane := d.lane(due)
 	n := d.slots.reserve(lane, d.opts.Workers-d.busy)
 	if n == 0 {
 		return true, nil
 	}
-	leased, err := d.queue.LeaseDeliveries(ctx, d.opts.Owner, route, n, d.opts.LeaseTTL)
+	leased, err := d.queue.LeaseDeliveries(ctx, d.opts.Owner, due.Lane, n, d.opts.LeaseTTL)
 	for _, delivery := range leased {
 		d.start(delivery, lane)
 	}

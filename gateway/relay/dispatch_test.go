@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foxcpp/go-mockdns"
+
 	"sealpost/gateway"
 )
 
@@ -55,8 +57,69 @@ func TestSlowHopDoesNotSlowAnother(t *testing.T) {
 	}
 }
 
+// TestSlowReturnDomainDoesNotSlowAnother: on the way back to senders too, a domain whose server answers nothing holds
+// up no other, and holds no more connections than one destination may.
+func TestSlowReturnDomainDoesNotSlowAnother(t *testing.T) {
+	const slow, fast = 1000, 100
+	held := make(chan struct{})
+	slowHop := &scriptedHop{hold: held}
+	port := slowHop.start(t).Port
+	fastHop := &scriptedHop{listen: fmt.Sprintf("127.0.0.2:%d", port)}
+	fastHop.start(t)
+	q, copies := newQueue(), fakeCopies{}
+	many(q, copies, gateway.ReturnRoute, slow+fast)
+	for i := range q.waiting {
+		q.waiting[i].ForwardTo = "customer@slow.example"
+		if i >= slow {
+			q.waiting[i].ForwardTo = "customer@fast.example"
+		}
+	}
+	opts := Options{Workers: 10, AllowPrivateReturns: true, ReturnHop: gateway.NextHop{Port: port}, Resolver: &mockdns.Resolver{Zones: map[string]mockdns.Zone{
+		"slow.example.": {A: []string{"127.0.0.1"}}, "fast.example.": {A: []string{"127.0.0.2"}},
+	}}}
+	r := run(t, opts, q, copies, gateway.NextHop{})
+	for range fast {
+		if got := r.result(t); got.Event != gateway.EventAccepted {
+			t.Fatalf("got %v", got.Attempt)
+		}
+	}
+	if n := slowHop.dialed(); n > firstLimit {
+		t.Errorf("%d connections to a domain that answers nothing", n)
+	}
+	close(held)
+	for range slow {
+		r.result(t)
+	}
+	r.end(t)
+	if len(slowHop.took()) != slow || len(fastHop.took()) != fast {
+		t.Errorf("%d and %d mails arrived", len(slowHop.took()), len(fastHop.took()))
+	}
+}
+
+// TestReturnDomainIsProbedByOne: what was learnt of a sender's domain shows in what is leased for it.
+func TestReturnDomainIsProbedByOne(t *testing.T) {
+	q, copies := newQueue(), fakeCopies{}
+	many(q, copies, gateway.ReturnRoute, 12)
+	for i := range q.waiting {
+		q.waiting[i].ForwardTo = "customer@gone.example"
+	}
+	opts := Options{AllowPrivateReturns: true, ReturnHop: gateway.NextHop{Port: unused(t)}, Resolver: &mockdns.Resolver{Zones: map[string]mockdns.Zone{
+		"gone.example.": {A: []string{"127.0.0.1"}},
+	}}}
+	r := run(t, opts, q, copies, gateway.NextHop{})
+	for range 12 {
+		if got := r.result(t); got.Event != gateway.EventDeferred {
+			t.Errorf("got %v", got.Attempt)
+		}
+	}
+	r.end(t)
+	if last := q.limits[len(q.limits)-1]; q.limits[0] != firstLimit || last != 1 {
+		t.Errorf("asked for %v", q.limits)
+	}
+}
+
 func TestConcurrencyAdapts(t *testing.T) {
-	s, d := newSlots(8), destination{domain: "example.test"}
+	s, d := newSlots(8, 1000), lane{destination: destination{domain: "example.test"}}
 	step := func(f feedback, want int) {
 		t.Helper()
 		if n := s.reserve(d, 1000); n != want {
@@ -72,13 +135,13 @@ func TestConcurrencyAdapts(t *testing.T) {
 
 // TestSlotsLeaveRoom: no destination takes more workers than it leaves.
 func TestSlotsLeaveRoom(t *testing.T) {
-	s, free := newSlots(20), 16
+	s, free := newSlots(20, 16), 16
 	for i := range 5 {
-		d := destination{domain: fmt.Sprint(i)}
+		d := lane{destination: destination{domain: fmt.Sprint(i)}}
 		for range 40 {
 			s.done(d, good)
 		}
-		s.hops[d].active = 0
+		s.hops[d.destination].active = 0
 		n := s.reserve(d, free)
 		if n == 0 || n > free-n {
 			if free > 1 {

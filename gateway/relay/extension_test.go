@@ -55,11 +55,22 @@ func TestDSNIsCarriedOn(t *testing.T) {
 	}
 }
 
-func TestReturnPathThatFailsDefers(t *testing.T) {
-	opts := Options{ReturnPath: func(from string) (string, error) { return "", errors.New("no key for " + from) }}
-	got, heard := commandsOf(t, opts, newDelivery(1, len(smallMail)), &scriptedHop{})
-	if got.Event != gateway.EventDeferred || len(heard) != 0 || strings.Contains(got.Reply.Reveal(), sender) {
-		t.Errorf("got %v, %q", got.Attempt, got.Reply.Reveal())
+// TestSenderThatCannotBeRewrittenGoesOut: a mail is not held up by what SRS cannot do. A report of success, which would
+// then go straight to an outsider, is not passed on.
+func TestSenderThatCannotBeRewrittenGoesOut(t *testing.T) {
+	d := newDelivery(1, len(smallMail))
+	d.DSN.Notify = "SUCCESS,FAILURE"
+	opts := Options{ReturnPath: func(from string) (string, error) { return "", errors.New("too long: " + from) }}
+	hop := &scriptedHop{offers: []string{"DSN"}}
+	r := run(t, opts, newQueue(d), fakeCopies{d.Mail: text(smallMail)}, hop.start(t))
+	got := r.result(t)
+	r.end(t)
+	if got.Event != gateway.EventAccepted || !slices.Contains(hop.heard(), "MAIL FROM:<"+sender+">") ||
+		!slices.Contains(hop.heard(), "RCPT TO:<"+forwardTo+"> NOTIFY=FAILURE ORCPT=rfc822;"+public) {
+		t.Errorf("got %v, %q after %q", got.Attempt, got.Reply.Reveal(), hop.heard())
+	}
+	if n := strings.Count(r.log.String(), "cannot be rewritten"); n != 1 || !strings.Contains(r.log.String(), "level=WARN") {
+		t.Errorf("warned %d times:\n%s", n, r.log.String())
 	}
 }
 
@@ -129,48 +140,94 @@ func TestImplicitTLS(t *testing.T) {
 	}
 }
 
-// TestDowngrade: a mail is converted for a hop that lacks an extension, announced with its new size, and rejected
-// where that is not exact; a fault of the copy is none of the mail.
+func refuseToConvert(func() (io.ReadCloser, error), bool, bool) (func(io.Writer) error, error) {
+	return nil, errors.New("not exact")
+}
+
+// closeFails is a copy whose Close fails, once it was read or not.
+type closeFails struct{ io.Reader }
+
+func (closeFails) Close() error { return errors.New("closed badly") }
+
+// TestDowngrade: a mail is converted for a hop that lacks an extension, announced without a size, and rejected where that
+// is not exact; a fault of the copy is none of the mail. The copy is opened twice: to look, and to write.
 func TestDowngrade(t *testing.T) {
-	convert := func(w io.Writer, open func() (io.ReadCloser, error), eightBit, utf8 bool) (int64, error) {
+	read := func(w io.Writer, open func() (io.ReadCloser, error)) error {
 		body, err := open()
 		if err != nil {
-			return 0, err
+			return err
 		}
-		defer func() { _ = body.Close() }()
-		if !eightBit || utf8 {
-			return 0, errors.New("wrong")
-		}
-		n, err := io.WriteString(w, "converted: yes\r\n")
-		if err != nil {
-			return int64(n), err
-		}
-		m, err := io.Copy(w, body)
-		return int64(n) + m, err
+		_, err = io.Copy(w, body)
+		return errors.Join(err, body.Close())
 	}
-	refuse := func(io.Writer, func() (io.ReadCloser, error), bool, bool) (int64, error) {
-		return 0, errors.New("not exact")
+	convert := func(open func() (io.ReadCloser, error), eightBit, utf8 bool) (func(io.Writer) error, error) {
+		if !eightBit || utf8 {
+			return nil, errors.New("wrong")
+		}
+		return func(w io.Writer) error {
+			if _, err := io.WriteString(w, "converted: yes\r\n"); err != nil {
+				return err
+			}
+			return read(w, open)
+		}, read(io.Discard, open)
 	}
 	for name, c := range map[string]struct {
-		downgrade func(io.Writer, func() (io.ReadCloser, error), bool, bool) (int64, error)
+		downgrade Downgrade
+		copy      func() (io.ReadCloser, error)
 		size      int
 		event     gateway.DeliveryEvent
 	}{
-		"exact":     {convert, len(smallMail), gateway.EventAccepted},
-		"not exact": {refuse, len(smallMail), gateway.EventRejected},
-		"cut copy":  {convert, len(smallMail) + 1, gateway.EventDeferred},
+		"exact":      {convert, text(smallMail), len(smallMail), gateway.EventAccepted},
+		"not exact":  {refuseToConvert, text(smallMail), len(smallMail), gateway.EventRejected},
+		"cut copy":   {convert, text(smallMail), len(smallMail) + 1, gateway.EventDeferred},
+		"bad Close":  {convert, func() (io.ReadCloser, error) { return closeFails{strings.NewReader(smallMail)}, nil }, len(smallMail), gateway.EventDeferred},
+		"unreadable": {convert, failing(smallMail, errors.New("altered")), len(smallMail), gateway.EventDeferred},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDelivery(1, c.size)
 			d.Copy.EightBit = true
-			hop := &scriptedHop{offers: []string{"SIZE"}, sevenBit: true}
-			got, heard := commandsOf(t, Options{Downgrade: c.downgrade}, d, hop)
-			taken := hop.took()
-			if got.Event != c.event || (len(taken) == 1) != (c.event == gateway.EventAccepted) {
-				t.Fatalf("got %v, %q, %d mails", got.Attempt, got.Reply.Reveal(), len(taken))
+			opened := 0
+			open := func() (io.ReadCloser, error) {
+				opened++
+				return c.copy()
 			}
-			if len(taken) == 1 && (taken[0] != "converted: yes\r\n"+smallMail || !slices.Contains(heard, "MAIL FROM:<"+sender+"> SIZE=70")) {
-				t.Errorf("%q arrived after %q", taken[0], heard)
+			hop := &scriptedHop{offers: []string{"SIZE"}, sevenBit: true}
+			r := run(t, Options{Downgrade: c.downgrade}, newQueue(d), fakeCopies{d.Mail: open}, hop.start(t))
+			got := r.result(t)
+			r.end(t)
+			taken := hop.took()
+			if got.Event != c.event || (len(taken) == 1) != (c.event == gateway.EventAccepted) || opened > 2 {
+				t.Fatalf("got %v, %q, %d mails, opened %d times", got.Attempt, got.Reply.Reveal(), len(taken), opened)
+			}
+			if len(taken) == 1 && (taken[0] != "converted: yes\r\n"+smallMail || !slices.Contains(hop.heard(), "MAIL FROM:<"+sender+">")) {
+				t.Errorf("%q arrived after %q", taken[0], hop.heard())
+			}
+		})
+	}
+}
+
+// TestWhatCannotBeConvertedSaysWhy: 5.6.7 for what needs SMTPUTF8 (RFC 6531 section 3.5), 5.6.3 for 8-bit text alone
+// (RFC 3463 section 3.7), to the sender as well.
+func TestWhatCannotBeConvertedSaysWhy(t *testing.T) {
+	for name, c := range map[string]struct {
+		eight, utf8 bool
+		sender      string
+		status      string
+	}{
+		"8-bit text":              {true, false, sender, "5.6.3"},
+		"UTF-8 header":            {false, true, sender, "5.6.7"},
+		"UTF-8 header and text":   {true, true, sender, "5.6.7"},
+		"UTF-8 in the local part": {false, false, "kündin@marker.example", "5.6.7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDelivery(1, len(smallMail))
+			d.Copy.EightBit, d.Copy.UTF8, d.Copy.MailFrom = c.eight, c.utf8, gateway.NewSecret(c.sender)
+			got, _ := commandsOf(t, Options{Downgrade: refuseToConvert, Reporter: fakeReporter{}}, d, &scriptedHop{sevenBit: true})
+			if got.Event != gateway.EventRejected || !strings.HasPrefix(got.Reply.Reveal(), c.status+" ") {
+				t.Errorf("got %v, %q", got.Attempt, got.Reply.Reveal())
+			}
+			if got.notice == nil || !strings.Contains(string(got.notice.Mail.Copy.Inline), " status="+c.status+" ") {
+				t.Errorf("the notice is %v", got.notice)
 			}
 		})
 	}

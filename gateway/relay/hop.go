@@ -18,8 +18,23 @@ func destinationOf(hop gateway.NextHop, forwardTo string) destination {
 	if hop.Host != "" {
 		return destination{hop: hop}
 	}
-	_, domain := splitAddress(forwardTo)
-	return destination{hop, strings.ToLower(domain)}
+	return destination{hop, strings.ToLower(domainOf(forwardTo))}
+}
+
+// domainOf is what follows the last @ of an address.
+func domainOf(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return ""
+	}
+	return address[at+1:]
+}
+
+// lane is what attempts are counted by: where they go, and whether that is back to a sender. Who may write to us
+// chooses the domains of senders, so all lanes back share one limit besides their own.
+type lane struct {
+	destination
+	returning bool
 }
 
 // firstLimit is the concurrency that a hop begins with, as in Postfix (initial_destination_concurrency).
@@ -41,40 +56,59 @@ const (
 // slots bound the attempts at each destination. A destination's limit grows by one with each success, is halved
 // when it refuses us, and is one after it could not be reached: a single delivery at a time probes it.
 type slots struct {
-	max int
+	max        int
+	maxReturns int // of all lanes back to senders together
 
 	mu      sync.Mutex
+	returns int
 	hops    map[destination]*hop
 	changed chan struct{} // closed and renewed when a slot becomes free
 }
 
 type hop struct{ active, limit int }
 
-func newSlots(limit int) *slots {
-	return &slots{max: limit, hops: map[destination]*hop{}, changed: make(chan struct{})}
+// newSlots bounds a destination by limit, and what goes back to senders by a quarter of the workers.
+func newSlots(limit, workers int) *slots {
+	return &slots{max: limit, maxReturns: max(workers/4, 1), hops: map[destination]*hop{}, changed: make(chan struct{})}
 }
 
-// reserve takes up to want slots of d, as many as are free, where free workers are left for all: a destination
-// never holds more than what it leaves to the others, so that slow ones cannot take all.
-func (s *slots) reserve(d destination, free int) int {
+// reserve takes as many slots of l as there are, where free workers are left for all: a destination never holds
+// more than what it leaves to the others, so that slow ones cannot take all.
+func (s *slots) reserve(l lane, free int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.get(d)
+	h := s.get(l.destination)
+	if l.returning {
+		free = min(free, s.maxReturns-s.returns)
+	}
 	n := 0
 	for h.active < h.limit && free > 0 && h.active < free {
 		h.active++
 		free--
 		n++
 	}
+	if l.returning {
+		s.returns += n
+	}
 	return n
 }
 
 // release gives n slots back that were not used.
-func (s *slots) release(d destination, n int) {
+func (s *slots) release(l lane, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.get(d).active -= n
+	s.free(l, n)
+}
+
+// free must be called with the lock held.
+func (s *slots) free(l lane, n int) *hop {
+	h := s.get(l.destination)
+	h.active -= n
+	if l.returning {
+		s.returns -= n
+	}
 	s.wakeUp()
+	return h
 }
 
 // acquire waits for a slot of d.
@@ -97,11 +131,10 @@ func (s *slots) acquire(ctx context.Context, d destination) error {
 }
 
 // done gives one slot back and adapts the limit.
-func (s *slots) done(d destination, f feedback) {
+func (s *slots) done(l lane, f feedback) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.get(d)
-	h.active--
+	h := s.free(l, 1)
 	switch f {
 	case good:
 		h.limit = min(h.limit+1, s.max)
@@ -110,7 +143,6 @@ func (s *slots) done(d destination, f feedback) {
 	case unreachable:
 		h.limit = 1
 	}
-	s.wakeUp()
 }
 
 func (s *slots) wakeUp() {

@@ -23,7 +23,7 @@ type message struct {
 	public      string
 	passSuccess bool
 
-	downgrade func(io.Writer, func() (io.ReadCloser, error), bool, bool) (int64, error)
+	downgrade Downgrade
 	address   func(string) (string, bool)
 }
 
@@ -37,7 +37,7 @@ func (m *message) close() {
 // form is a message as one next hop can take it.
 type form struct {
 	mail, rcpt string // the commands
-	size       int64
+	size       int64  // -1: not known
 	// write fails with the sink's error, or with that of the mail's copy.
 	write func(io.Writer) error
 }
@@ -53,7 +53,7 @@ func (m *message) fit(ext map[string]string) (*form, error) {
 		from, ok1 = m.ascii(from)
 		to, ok2 = m.ascii(to)
 		if !ok1 || !ok2 {
-			return nil, refusal{"5.6.7", "next hop lacks SMTPUTF8"}
+			return nil, lacksUTF8()
 		}
 	}
 	fromPath, ok := path(from)
@@ -66,7 +66,7 @@ func (m *message) fit(ext map[string]string) (*form, error) {
 		return nil, err
 	}
 	params := ""
-	if limit, offered := ext["SIZE"]; offered {
+	if limit, offered := ext["SIZE"]; offered && f.size >= 0 { // optional: RFC 1870 section 6.1
 		if n, err := strconv.ParseInt(strings.TrimSpace(limit), 10, 64); err == nil && n > 0 && n < f.size {
 			return nil, refusal{"5.3.4", fmt.Sprintf("next hop takes at most %d bytes, the mail has %d", n, f.size)}
 		}
@@ -94,62 +94,72 @@ func (m *message) ascii(address string) (string, bool) {
 	return m.address(address)
 }
 
-// content returns how the mail is written where 8BITMIME or SMTPUTF8 are lacking. A conversion is first written
-// to nowhere, to learn its size and whether it is exact.
+// lacksUTF8 refuses a mail that needs SMTPUTF8 where it is not offered: RFC 6531 section 3.2 bids us reject it, and
+// 5.6.7 is the code of its section 3.5 for addresses. Its 5.6.9, for header fields, is a server's answer to the final
+// dot; here as in Postfix 5.6.7 says, before MAIL, that SMTPUTF8 is what is missing, for whichever of the two.
+func lacksUTF8() refusal { return refusal{"5.6.7", "next hop lacks SMTPUTF8"} }
+
+// lacksEightBit refuses a mail with 8-bit text where 8BITMIME is not offered and a conversion is not exact: by RFC 6152
+// section 3 that is a permanent error, which RFC 3463 section 3.7 calls 5.6.3, conversion required but not supported.
+func lacksEightBit() refusal { return refusal{"5.6.3", "next hop lacks 8BITMIME"} }
+
+// content returns how the mail is written where 8BITMIME or SMTPUTF8 are lacking. Whether a conversion is exact is
+// known then, its size is not.
 func (m *message) content(eightBit, utf8 bool) (*form, error) {
 	if !eightBit && !utf8 {
 		return &form{size: m.mail.Size, write: m.unchanged}, nil
 	}
-	lacks := refusal{"5.6.3", "next hop lacks 8BITMIME"}
+	lacks := lacksEightBit()
 	if utf8 {
-		lacks = refusal{"5.6.7", "next hop lacks SMTPUTF8"}
+		lacks = lacksUTF8()
 	}
 	if m.downgrade == nil {
 		return nil, lacks
 	}
-	convert := func(w io.Writer) (int64, error) {
-		var fault error
-		n, err := m.downgrade(w, func() (io.ReadCloser, error) {
-			body, err := m.open()
-			if err != nil {
-				fault = err
-				return nil, err
-			}
-			return &watched{body, m.mail.Size, &fault}, nil
-		}, eightBit, utf8)
-		if fault != nil {
-			return n, &copyError{fault}
+	var fault error
+	write, err := m.downgrade(func() (io.ReadCloser, error) {
+		body, err := m.take()
+		if err != nil {
+			fault = err
+			return nil, err
 		}
-		return n, err
-	}
-	size, err := convert(io.Discard)
-	var fault *copyError
+		return &watched{body, m.mail.Size, &fault}, nil
+	}, eightBit, utf8)
 	switch {
-	case errors.As(err, &fault):
-		return nil, err
+	case fault != nil:
+		return nil, &copyError{fault}
 	case err != nil:
 		return nil, refusal{lacks.status, lacks.text + ", and the mail cannot be converted without loss"}
 	}
-	return &form{size: size, write: func(w io.Writer) error {
-		_, err := convert(w)
-		return err
+	return &form{size: -1, write: func(w io.Writer) error {
+		if err := write(w); fault == nil {
+			return err
+		}
+		return fault
 	}}, nil
 }
 
-func (m *message) unchanged(w io.Writer) error {
-	body := m.body
-	if m.body = nil; body == nil {
-		var err error
-		if body, err = m.open(); err != nil {
-			return err
-		}
+// take returns the copy from its beginning.
+func (m *message) take() (io.ReadCloser, error) {
+	if body := m.body; body != nil {
+		m.body = nil
+		return body, nil
 	}
-	_, err := io.Copy(w, body)
+	return m.open()
+}
+
+func (m *message) unchanged(w io.Writer) error {
+	body, err := m.take()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, body)
 	_ = body.Close() // all that matters of it was read
 	return err
 }
 
-// watched is the mail's copy as a conversion reads it; what goes wrong with it, or a wrong size, is kept in fault.
+// watched is the mail's copy as a conversion reads it. What goes wrong with it, or a wrong size, is kept in fault: no
+// judgement of the mail counts then.
 type watched struct {
 	io.ReadCloser
 	left  int64
@@ -167,6 +177,15 @@ func (w *watched) Read(p []byte) (int, error) {
 		return n, *w.fault
 	}
 	return n, err
+}
+
+// Close keeps an error as a fault too: what was read may not be what was written.
+func (w *watched) Close() error {
+	err := w.ReadCloser.Close()
+	if err != nil && *w.fault == nil {
+		*w.fault = err
+	}
+	return err
 }
 
 // dsnParams returns the parameters of MAIL and RCPT that carry the sender's requests on (RFC 3461 section 4).

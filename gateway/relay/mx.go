@@ -31,7 +31,32 @@ var (
 	errNoMX  = errors.New("the domain of the next address has no mail server")
 	errDNS   = errors.New("the next hop cannot be looked up")
 	errNoTry = errors.New("no address of the next hop was found")
+	// ErrNullMX tells that a domain says that it takes no mail (RFC 7505).
+	ErrNullMX = errors.New("the domain accepts no mail (null MX)")
 )
+
+const (
+	// notPublic are networks that no mail server of a stranger has, besides those that net/netip knows: this network,
+	// shared addresses (RFC 6598), reserved ones, and what a local translator leads into IPv4 (RFC 8215).
+	notPublic = "0.0.0.0/8 100.64.0.0/10 240.0.0.0/4 64:ff9b:1::/48"
+	// translated holds the IPv4 Internet in an IPv6 network (RFC 6052).
+	translated = "64:ff9b::/96"
+)
+
+// isPublic reports whether a stranger may have a mail server at an address.
+func isPublic(a netip.Addr) bool {
+	a = a.WithZone("").Unmap()
+	if netip.MustParsePrefix(translated).Contains(a) {
+		inner := a.As16()
+		a = netip.AddrFrom4([4]byte(inner[12:]))
+	}
+	for network := range strings.FieldsSeq(notPublic) {
+		if netip.MustParsePrefix(network).Contains(a) {
+			return false
+		}
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate()
+}
 
 // hosts returns the names or addresses that take the mail for d, best first (RFC 5321 section 5.1). returning
 // tells that d is a sender's domain, not one that an admin configured.
@@ -65,7 +90,7 @@ func (r *Relay) hosts(ctx context.Context, d destination, returning bool) ([]str
 // exchangers orders MX records, and leaves out us and all that come after us.
 func (r *Relay) exchangers(records []*net.MX) ([]string, error) {
 	if len(records) == 1 && strings.Trim(records[0].Host, ".") == "" {
-		return nil, refusal{"5.1.10", "the domain accepts no mail (null MX)"} // RFC 7505
+		return nil, refusal{"5.1.10", ErrNullMX.Error()} // RFC 7505
 	}
 	records = slices.Clone(records)
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
@@ -105,20 +130,38 @@ func (r *Relay) implicit(ctx context.Context, domain string, returning bool) ([]
 	return nil, errNoMX
 }
 
-// addresses returns the addresses of host, in the resolver's order.
-func (r *Relay) addresses(ctx context.Context, host string) ([]string, error) {
-	if _, err := netip.ParseAddr(host); err == nil {
+// addresses returns the addresses of the server host of d, in the resolver's order. Where a stranger chose the server
+// (returning, found by DNS), only public ones count: our network is not for them to reach through us.
+func (r *Relay) addresses(ctx context.Context, d destination, host string, returning bool) ([]string, error) {
+	foreign := returning && d.hop.Host == "" && !r.opts.AllowPrivateReturns
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if foreign && !isPublic(ip) {
+			return nil, unreachableSender()
+		}
 		return []string{host}, nil
 	}
-	found, err := r.opts.Resolver.LookupIPAddr(ctx, host)
+	name := host
+	if d.hop.Host == "" {
+		name += "." // it came from DNS: no search list is to be asked
+	}
+	found, err := r.opts.Resolver.LookupIPAddr(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDNS, err)
 	}
 	var list []string
 	for _, a := range found {
-		list = append(list, a.String())
+		if ip, ok := netip.AddrFromSlice(a.IP); !foreign || ok && isPublic(ip) {
+			list = append(list, a.String())
+		}
+	}
+	if len(list) == 0 && len(found) > 0 {
+		return nil, unreachableSender()
 	}
 	return list, nil
+}
+
+func unreachableSender() refusal {
+	return refusal{"5.4.4", "the sender's domain has no mail server that can be reached"}
 }
 
 // literal reads an address literal (RFC 5321 section 4.1.3).

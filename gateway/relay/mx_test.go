@@ -154,12 +154,15 @@ func TestReturnToManyDomains(t *testing.T) {
 		zones[domain+"."] = mockdns.Zone{A: []string{"127.0.0.1"}}
 	}
 	delete(zones, "domain0.marker.example.")
-	opts := Options{Resolver: &mockdns.Resolver{Zones: zones}, ReturnHop: gateway.NextHop{Port: port}}
+	opts := Options{Resolver: &mockdns.Resolver{Zones: zones}, ReturnHop: gateway.NextHop{Port: port}, AllowPrivateReturns: true}
 	r := run(t, opts, q, copies, gateway.NextHop{})
 	var events []gateway.DeliveryEvent
 	for range 10 {
 		got := r.result(t)
 		events = append(events, got.Event)
+		if got.Event == gateway.EventAccepted && got.Hop != sendersServer {
+			t.Errorf("the hop %q is recorded", got.Hop)
+		}
 		if got.Event == gateway.EventRejected && got.untold != nullSender {
 			t.Errorf("untold %q", got.untold)
 		}

@@ -1,19 +1,19 @@
 package relay
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"sealpost/gateway"
 )
 
 const (
-	maxHeader  = 32 << 10 // of a mail's header section in a notice
+	maxHeaded  = 10_000 // mails
 	noticeKept = 30 * 24 * time.Hour
 	nullSender = "null sender"
 )
@@ -83,22 +83,29 @@ func (r *Relay) silence(d gateway.LeasedDelivery, kind gateway.NoticeKind) strin
 	return ""
 }
 
-// notice makes the mail to the sender.
+// notice makes the mail to the sender. Rather than to leave him untold it goes without the header of his mail.
 func (r *Relay) notice(ctx context.Context, d gateway.LeasedDelivery, out *outcome, kind gateway.NoticeKind,
 	key gateway.QueueKey, now time.Time) (*gateway.Notice, error) {
-	id, sender := gateway.NewPackageID(), d.Copy.MailFrom.Reveal()
+	id, sender := gateway.NoticeID(d.ID, d.Attempts), d.Copy.MailFrom.Reveal()
 	report := gateway.Report{
 		Kind: kind, ID: id, Date: now, To: sender,
 		EnvelopeID: d.EnvelopeID.Reveal(), OriginalRecipient: d.DSN.OriginalRecipient.Reveal(), Recipient: d.Route,
-		Status: status(kind, out), Code: out.code, Remote: out.code != 0,
-		Diagnostic: Scrub(out.words(), d.ForwardTo, d.Route),
-		Arrived:    arrived(d), RetryUntil: d.Since.Add(r.opts.Schedule.GiveUp),
+		Status: status(kind, out), Diagnostic: out.hide.scrub(out.words()),
+		Arrived: arrived(d), RetryUntil: d.Since.Add(r.opts.Schedule.GiveUp),
 	}
-	if header := r.header(ctx, d.Copy); len(header) > 0 {
-		report.Header = bytes.NewReader(header)
+	if out.repeatable() {
+		report.Code, report.Remote = out.code, out.code != 0
 	}
 	write := func(w io.Writer) error { return r.opts.Reporter.Write(w, report) }
-	sealed, err := r.copies.Seal(ctx, id, now, key, "", write)
+	sealed, err := gateway.QueuedMail{}, errNoHeader
+	if r.headed.first(d.Mail, kind) {
+		sealed, err = r.withHeader(ctx, d.Copy, &report, func() (gateway.QueuedMail, error) {
+			return r.copies.Seal(ctx, id, now, key, "", write)
+		})
+	}
+	if err != nil {
+		sealed, err = r.copies.Seal(ctx, id, now, key, "", write)
+	}
 	if err != nil {
 		return nil, errors.New("seal the notice: " + gateway.ErrorMessage(err)) // the cause may name the sender
 	}
@@ -113,9 +120,68 @@ func (r *Relay) notice(ctx context.Context, d gateway.LeasedDelivery, out *outco
 	}}, nil
 }
 
+var errNoHeader = errors.New("the mail's header is not returned")
+
+// withHeader makes a notice with the header of the mail in report while seal runs.
+func (r *Relay) withHeader(ctx context.Context, mail gateway.QueuedMail, report *gateway.Report,
+	seal func() (gateway.QueuedMail, error)) (gateway.QueuedMail, error) {
+	body, err := r.copies.Open(ctx, mail)
+	if err != nil {
+		return gateway.QueuedMail{}, errNoHeader
+	}
+	defer func() { _ = body.Close() }() // it was only read
+	report.Header = body
+	defer func() { report.Header = nil }()
+	return seal()
+}
+
+// headed remembers of which mails the header went out with a notice. A mail to many routes may cause as many notices,
+// and whoever names another as its sender shall not have the header sent to him that often. It is forgotten with the process.
+type headed struct {
+	mu    sync.Mutex
+	seen  map[returnedHeader]bool
+	order []returnedHeader
+}
+
+type returnedHeader struct {
+	mail gateway.PackageID
+	kind gateway.NoticeKind
+}
+
+// first reports whether no notice of this kind about the mail had the header.
+func (h *headed) first(mail gateway.PackageID, kind gateway.NoticeKind) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	of := returnedHeader{mail, kind}
+	if h.seen[of] {
+		return false
+	}
+	if h.seen == nil {
+		h.seen = map[returnedHeader]bool{}
+	}
+	if len(h.order) == maxHeaded {
+		delete(h.seen, h.order[0])
+		h.order = h.order[1:]
+	}
+	h.seen[of] = true
+	h.order = append(h.order, of)
+	return true
+}
+
+// repeatable reports whether a sender may be told the reply: what a hop says before MAIL is about us.
+func (o *outcome) repeatable() bool {
+	switch o.stage {
+	case stageGreeting, stageHello, stageTLS, stageAuth, stageReset:
+		return false
+	}
+	return true
+}
+
 // words are what the sender is told: the next hop's, or ours, which name no server of ours.
 func (o *outcome) words() string {
 	switch {
+	case !o.repeatable():
+		return "the next mail server could not be spoken to"
 	case o.code != 0, o.status != "":
 		return o.reply
 	case o.stage == stageConnect, o.stage == stageDNS:
@@ -141,25 +207,4 @@ func status(kind gateway.NoticeKind, out *outcome) string {
 		return given
 	}
 	return other
-}
-
-// header reads the header section of a mail, as far as it fits into maxHeader and up to a line's end. A copy
-// that cannot be read has none.
-func (r *Relay) header(ctx context.Context, mail gateway.QueuedMail) []byte {
-	body, err := r.copies.Open(ctx, mail)
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(body, maxHeader))
-	if err != nil {
-		return nil
-	}
-	if bytes.HasPrefix(text, []byte("\r\n")) {
-		return nil
-	}
-	if end := bytes.Index(text, []byte("\r\n\r\n")); end >= 0 {
-		return text[:end+2]
-	}
-	return text[:bytes.LastIndexByte(text, '\n')+1]
 }

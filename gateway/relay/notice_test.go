@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +21,25 @@ func (f fakeReporter) Write(w io.Writer, r gateway.Report) error {
 	}
 	_, err := fmt.Fprintf(w, "to=%s kind=%s recipient=%s status=%s remote=%v code=%d envid=%s orcpt=%s until=%v\ndiagnostic=%s\nheader=",
 		r.To, r.Kind, r.Recipient, r.Status, r.Remote, r.Code, r.EnvelopeID, r.OriginalRecipient, r.RetryUntil.IsZero(), r.Diagnostic)
-	if err == nil && r.Header != nil {
-		_, err = io.Copy(w, r.Header)
+	if err != nil || r.Header == nil {
+		return err
 	}
-	return err
+	for lines := bufio.NewScanner(r.Header); lines.Scan() && lines.Text() != ""; {
+		if _, err := io.WriteString(w, lines.Text()+"\r\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headerlessReporter cannot write the header of a mail.
+type headerlessReporter struct{ fakeReporter }
+
+func (h headerlessReporter) Write(w io.Writer, r gateway.Report) error {
+	if r.Header != nil {
+		return errors.New("too large")
+	}
+	return h.fakeReporter.Write(w, r)
 }
 
 // noticeOf attempts d once at hop.
@@ -51,6 +67,7 @@ func TestNotices(t *testing.T) {
 		"deferred, old":        {scriptedHopConfig{stageRcpt, replies4, ""}, received(start.Add(-5 * time.Hour)), gateway.NoticeDelayed, "4.2.0", ""},
 		"deferred, no reply":   {scriptedHopConfig{stageRcpt, closes, ""}, received(start.Add(-5 * time.Hour)), gateway.NoticeDelayed, "4.4.7", ""},
 		"deferred, told":       {scriptedHopConfig{stageRcpt, replies4, ""}, told(start.Add(-5 * time.Hour)), "", "", ""},
+		"rejected once more":   {scriptedHopConfig{stageRcpt, replies5, ""}, retried(gateway.NoticeFailed), gateway.NoticeFailed, "5.1.1", ""},
 		"failed DMARC":         {scriptedHopConfig{stageRcpt, replies5, ""}, silence("DMARC failed"), "", "", "DMARC failed"},
 		"null sender":          {scriptedHopConfig{stageRcpt, replies5, ""}, from(""), "", "", nullSender},
 		"NOTIFY=NEVER":         {scriptedHopConfig{stageRcpt, replies5, ""}, notify("NEVER"), "", "", "the sender asked for none"},
@@ -93,6 +110,9 @@ type scriptedHopConfig struct {
 func checkNotice(t *testing.T, n *gateway.Notice, kind gateway.NoticeKind, status string) {
 	t.Helper()
 	m := n.Mail
+	if m.ID != gateway.NoticeID(newDelivery(1, 0).ID, 1) {
+		t.Error("who knows the attempt does not find the notice")
+	}
 	written := string(m.Copy.Inline)
 	want := fmt.Sprintf("to=%s kind=%s recipient=%s status=%s ", sender, kind, public, status)
 	if n.Kind != kind || !strings.HasPrefix(written, want) || !strings.HasSuffix(written, "header=From: a@example.com\r\nSubject: x\r\n") {
@@ -120,6 +140,11 @@ func received(at time.Time) func(*gateway.LeasedDelivery) {
 
 func told(at time.Time) func(*gateway.LeasedDelivery) {
 	return func(d *gateway.LeasedDelivery) { d.Received, d.Told = at, gateway.NoticeDelayed }
+}
+
+// retried is a delivery that is attempted again although its sender was told of its end.
+func retried(kind gateway.NoticeKind) func(*gateway.LeasedDelivery) {
+	return func(d *gateway.LeasedDelivery) { d.Told = kind }
 }
 
 func silence(why string) func(*gateway.LeasedDelivery) {
@@ -162,20 +187,61 @@ func TestNoticeSurvivesTheDatabase(t *testing.T) {
 	}
 }
 
-func TestHeaderIsBounded(t *testing.T) {
-	for name, c := range map[string]struct {
-		mail string
-		want int
-	}{
-		"header":    {"A: 1\r\n\r\nbody", 6},
-		"no header": {"\r\nbody", 0},
-		"no end":    {"A: 1\r\nB: 2", 6},
-		"too long":  {strings.Repeat("A: 12345\r\n", 10_000) + "\r\n", maxHeader / 10 * 10},
-	} {
-		d := newDelivery(1, 0)
-		r := New(Options{}, newQueue(), fakeCopies{d.Mail: text(c.mail)})
-		if got := r.header(t.Context(), d.Copy); len(got) != c.want {
-			t.Errorf("%s: %d bytes, want %d", name, len(got), c.want)
+// TestNoticeOfAnUnheardCommitIsNotSentTwice: when the queue took the attempt and its answer was lost, the lease is gone
+// at the next try, and nothing is recorded again.
+func TestNoticeOfAnUnheardCommitIsNotSentTwice(t *testing.T) {
+	d := newDelivery(1, len(smallMail))
+	hop := &scriptedHop{at: stageRcpt, fault: replies5}
+	q := newQueue(d)
+	q.unheard = 1
+	r := run(t, Options{Reporter: fakeReporter{}}, q, fakeCopies{d.Mail: text(smallMail)}, hop.start(t))
+	if got := r.result(t); got.notice == nil || got.state != gateway.Dead {
+		t.Errorf("got %s, notice %v", got.state, got.notice)
+	}
+	r.end(t)
+	if len(q.done) != 0 || !strings.Contains(r.log.String(), "the lease was lost") {
+		t.Errorf("recorded %d times more; the log:\n%s", len(q.done), r.log.String())
+	}
+}
+
+// TestNoticeRatherWithoutTheHeader: a header that cannot be returned leaves nobody untold.
+func TestNoticeRatherWithoutTheHeader(t *testing.T) {
+	d := newDelivery(1, len(smallMail))
+	got := noticeOf(t, Options{Reporter: headerlessReporter{}}, d, &scriptedHop{at: stageRcpt, fault: replies5})
+	if got.notice == nil || !strings.HasSuffix(string(got.notice.Mail.Copy.Inline), "header=") || got.untold != "" {
+		t.Errorf("notice %v, untold %q", got.notice, got.untold)
+	}
+}
+
+// TestOneHeaderAMail: one mail to many routes sends its header back once for each kind of notice, to whomever it names.
+func TestOneHeaderAMail(t *testing.T) {
+	var all []gateway.LeasedDelivery
+	for i := range byte(5) {
+		d := newDelivery(i+1, len(smallMail))
+		d.Mail = newDelivery(1, 0).Mail
+		d.Copy.ID = d.Mail
+		all = append(all, d)
+	}
+	hop := &scriptedHop{at: stageRcpt, fault: replies5}
+	r := run(t, Options{Reporter: fakeReporter{}}, newQueue(all...), fakeCopies{all[0].Mail: text(smallMail)}, hop.start(t))
+	defer r.end(t)
+	headers, ids := 0, map[gateway.PackageID]bool{}
+	for range all {
+		got := r.result(t)
+		if got.notice == nil {
+			t.Fatalf("no notice: %v", got.Attempt)
 		}
+		ids[got.notice.Mail.ID] = true
+		headers += strings.Count(string(got.notice.Mail.Copy.Inline), "Subject: x")
+	}
+	if headers != 1 || len(ids) != len(all) {
+		t.Errorf("%d headers in %d notices", headers, len(ids))
+	}
+	h := headed{}
+	for i := range 2 * maxHeaded {
+		h.first(gateway.PackageID{byte(i), byte(i >> 8)}, gateway.NoticeFailed)
+	}
+	if !h.first(all[0].Mail, gateway.NoticeDelayed) || len(h.seen) > maxHeaded || len(h.order) > maxHeaded {
+		t.Errorf("%d mails are remembered", len(h.seen))
 	}
 }

@@ -42,9 +42,10 @@ func (p *pool) take(d destination) *session {
 	return s
 }
 
-// put keeps s for the next attempt, or returns false: then the caller hangs up.
+// put keeps s for the next attempt, or returns false: then the caller hangs up. With a session whose TLS failed the
+// next mail could not try TLS anew.
 func (p *pool) put(s *session) bool {
-	if !s.idle || s.mails >= mailsLimit || !s.stop() {
+	if !s.idle || s.broken != nil || s.mails >= mailsLimit || !s.stop() {
 		return false
 	}
 	p.mu.Lock()

@@ -31,6 +31,8 @@ type finished struct {
 	state    gateway.DeliveryState
 	notice   *gateway.Notice
 	untold   string
+
+	awaitCase bool
 }
 
 // fakeQueue is a Queue in memory, with a clock that stands until it is moved.
@@ -44,7 +46,9 @@ type fakeQueue struct {
 	done     chan finished
 	renewed  chan struct{} // one for each renewal, as far as there is room
 	lose     bool          // renewals fail with CodeConflict
+	failing  string        // the lane that cannot be leased
 	failures int           // so many FinishAttempt fail as if the database were away
+	unheard  int           // so many take effect and fail nevertheless, as if the database had gone away after them
 }
 
 func newQueue(deliveries ...gateway.LeasedDelivery) *fakeQueue {
@@ -57,13 +61,16 @@ func newQueue(deliveries ...gateway.LeasedDelivery) *fakeQueue {
 	}
 }
 
-func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner, lane string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if lane == q.failing {
+		return nil, gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+	}
 	q.limits = append(q.limits, limit)
 	var taken []gateway.LeasedDelivery
 	q.waiting = slices.DeleteFunc(q.waiting, func(d gateway.LeasedDelivery) bool {
-		if len(taken) == limit || d.Route != route || d.NextAttempt.After(q.clock) {
+		if len(taken) == limit || laneOf(d) != lane || d.NextAttempt.After(q.clock) {
 			return false
 		}
 		q.fence++
@@ -118,24 +125,37 @@ func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, result
 		d.NextAttempt = next
 		q.waiting = append(q.waiting, d)
 	}
-	q.done <- finished{a, d.ID, next, state, result.Notice, result.Untold}
+	q.done <- finished{a, d.ID, next, state, result.Notice, result.Untold, result.AwaitCase}
+	if q.unheard > 0 {
+		q.unheard--
+		return gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+	}
 	return nil
 }
 
 func (q *fakeQueue) Due(context.Context) ([]gateway.Due, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	first := map[string]time.Time{}
+	first := map[string]gateway.Due{}
 	for _, d := range q.waiting {
-		if t, ok := first[d.Route]; !ok || d.NextAttempt.Before(t) {
-			first[d.Route] = d.NextAttempt
+		lane := laneOf(d)
+		if known, ok := first[lane]; !ok || d.NextAttempt.Before(known.Next) {
+			first[lane] = gateway.Due{Route: d.Route, Lane: lane, Next: d.NextAttempt}
 		}
 	}
 	var due []gateway.Due
-	for _, route := range slices.Sorted(maps.Keys(first)) {
-		due = append(due, gateway.Due{Route: route, Next: first[route]})
+	for _, lane := range slices.Sorted(maps.Keys(first)) {
+		due = append(due, first[lane])
 	}
 	return due, nil
+}
+
+// laneOf is the lane of a delivery: by its domain where it goes back to a sender.
+func laneOf(d gateway.LeasedDelivery) string {
+	if d.Route != gateway.ReturnRoute {
+		return d.Route
+	}
+	return d.Route + " " + domainOf(d.ForwardTo)
 }
 
 func (q *fakeQueue) QueueKey(_ context.Context, now time.Time) (gateway.QueueKey, error) {

@@ -6,7 +6,8 @@
 //   - A reply of the next hop to MAIL, RCPT, DATA or the final dot judges the mail: 2xx accepts it, 4xx
 //     defers it, 5xx rejects it, which makes the delivery dead. Before MAIL it judges us or the hop, and is
 //     read as Postfix reads it: a 5xx greeting is deferred (smtp_skip_5xx_greeting), a 5xx to EHLO is tried
-//     again as HELO, and a 5xx to that rejects. Whatever fails about TLS is deferred.
+//     again as HELO, and a 5xx to that rejects. Whatever fails about TLS is deferred, and so is a 5xx up to MAIL that
+//     a hop answers in plaintext because its TLS failed. 530, 534 and 538 ask for TLS or a log-in, and defer always.
 //   - Where no reply comes (network, time-out, a reply to the final dot that was lost) the mail is deferred.
 //     It may then arrive twice, but never not at all.
 //   - For a next hop that lacks 8BITMIME or SMTPUTF8 where the mail needs it, the mail is converted where that
@@ -21,27 +22,35 @@
 //     ends it. A domain without mail servers rejects what goes back to a sender, and defers what an admin routed.
 //   - Concurrency is by destination: a hop, and the domain when found by MX. It grows with success, halves when
 //     the hop refuses us, and is one after it could not be reached. A destination may hold as many workers as it
-//     leaves to the others, so that slow ones leave room for the rest.
-//   - A session is kept for the next mail for a while. One found dead before MAIL was accepted is replaced by a
-//     new one within the attempt.
+//     leaves to the others, so that slow ones leave room for the rest. What goes back to senders is leased by its
+//     domain, so that one domain does not hold up the others there either; all of it together may hold a quarter of
+//     the workers, since outsiders choose the domains.
+//   - What goes back to senders never leads into our own network: only public addresses count, unless an admin named
+//     the server. Its server is not recorded.
+//   - A mail goes to where its route leads by now. One whose sender cannot be rewritten goes out with it as it is.
+//   - Of several servers that fail, the last that replied is recorded, else the last.
+//   - A session is kept for the next mail for a while. One that is found dead, or refuses for good, before MAIL was
+//     accepted is replaced by a new one within the attempt; what that one says counts.
 //   - Notices to senders (RFC 3461) are committed with the attempt that causes them. NOTIFY=SUCCESS is passed on
 //     only when the return path is ours: the next hop's report would name forward_to to an outsider.
 //   - A deferred delivery is given up once five days have passed since it was made, or since an admin last
-//     retried it. The last attempt falls on that moment.
+//     retried it. The last attempt falls on that moment. The delays begin anew then, too.
 //   - While an attempt runs its lease is renewed. Who loses the lease breaks off and records nothing.
 //
 // The dialogue is spoken on net/textproto. Neither client library serves: emersion/go-smtp can only reach
 // STARTTLS by greeting as "localhost" first, net/smtp replaces the reply to EHLO by that to HELO, and both
 // take EHLO keywords in upper case only and bound neither the size of a reply nor the time of a write.
 //
-// Replies are recorded scrubbed of forward_to, and are never logged: only their codes are. Of a delivery back to a
-// sender not even the server is logged, which may give the correspondent away.
+// Replies are recorded scrubbed of forward_to and of what logs us in, and are never logged: only their codes are. Of a
+// delivery back to a sender not even the server is logged, which may give the correspondent away. Senders are told
+// replies from MAIL on; what a hop says before is about us.
 package relay
 
 import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -57,10 +66,11 @@ import (
 
 // Queue is where deliveries wait. Its clock rules: all times but an attempt's own are by Now.
 type Queue interface {
-	// Due tells of each route with waiting deliveries when the first of them is due.
+	// Due tells of each lane with waiting deliveries when the first of them is due.
 	Due(ctx context.Context) ([]gateway.Due, error)
-	// LeaseDeliveries takes up to limit due deliveries of a route for owner, the longest due first.
-	LeaseDeliveries(ctx context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error)
+	// LeaseDeliveries takes up to limit due deliveries of a lane for owner, the longest due first. An error may come
+	// beside deliveries, which are leased all the same: it tells of others.
+	LeaseDeliveries(ctx context.Context, owner, lane string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error)
 	// RenewLease prolongs a lease, or fails with CodeConflict when it was lost.
 	RenewLease(ctx context.Context, lease gateway.Lease, ttl time.Duration) (gateway.Lease, error)
 	// FinishAttempt records an attempt, with the notice that it causes, and ends its lease, or fails with
@@ -86,6 +96,10 @@ type Reporter interface {
 	Write(w io.Writer, r gateway.Report) error
 }
 
+// Downgrade reads a mail through open, and returns how it is written for a hop that lacks 8BITMIME (eightBit) or
+// SMTPUTF8 (utf8), or fails when that cannot be exact. write opens the mail anew.
+type Downgrade func(open func() (io.ReadCloser, error), eightBit, utf8 bool) (write func(io.Writer) error, err error)
+
 // Options are a relay's settings. Zero values take the defaults that are named.
 type Options struct {
 	// Hostname is our name in EHLO.
@@ -102,25 +116,30 @@ type Options struct {
 	ReturnPath func(mailFrom string) (string, error)
 	// ReturnHop takes what goes back to senders; without a Host, the MX of the sender's domain does.
 	ReturnHop gateway.NextHop
+	// AllowPrivateReturns lets what goes back to senders reach private and loopback addresses that DNS, or the
+	// sender's address itself, names; for tests.
+	AllowPrivateReturns bool
 	// Reporter writes the notices to senders; nil: there are none.
 	Reporter Reporter
 	// DelayAfter is the age of a mail at which its sender is told of a delay; 0: never.
 	DelayAfter time.Duration
-	// Downgrade writes a mail for a hop that lacks 8BITMIME or SMTPUTF8, or fails when that cannot be exact;
-	// nil: such a mail is rejected.
-	Downgrade func(w io.Writer, open func() (io.ReadCloser, error), eightBit, utf8 bool) (int64, error)
+	// Downgrade converts a mail for a hop that lacks 8BITMIME or SMTPUTF8; nil: such a mail is rejected.
+	Downgrade Downgrade
 	// DowngradeAddress writes an address in ASCII, or returns false; nil: none can be.
 	DowngradeAddress func(address string) (string, bool)
 	// LeaseTTL is how long a delivery stays ours without a sign of life; 2 minutes.
 	LeaseTTL time.Duration
 	// Schedule says when a deferred delivery is due again; DefaultSchedule.
 	Schedule Schedule
-	// AwaitCase tells the queue to keep a mail's copy after delivery, until its Case is found.
-	AwaitCase bool
+	// AwaitCase tells whether the queue is to keep the copy of a route's mail after delivery, until its Case is
+	// found; nil: of none. What goes back to senders never becomes a Case.
+	AwaitCase func(route string) bool
 	// Route finds the current route of a public address.
 	Route func(address string) (gateway.Route, bool)
-	// TLS is what STARTTLS starts from: versions and, where the route requires TLS, roots. TLS 1.2 up.
+	// TLS is what STARTTLS starts from. TLS 1.2 up.
 	TLS *tls.Config
+	// Roots are trusted where a route wants TLS verified; nil: those of TLS, or else the system's.
+	Roots *x509.CertPool
 	// Timeouts bound each stage of an attempt.
 	Timeouts Timeouts
 	// Grace is how long running attempts may go on after Run's context has ended; 30 s.
@@ -154,6 +173,7 @@ type Relay struct {
 	metrics *metrics
 	slots   *slots
 	pool    *pool
+	headed  headed
 }
 
 // New makes a relay; Run starts it.
@@ -161,7 +181,7 @@ func New(opts Options, queue Queue, copies Copies) *Relay {
 	opts = withDefaults(opts)
 	return &Relay{
 		opts: opts, queue: queue, copies: copies, log: opts.Logger, metrics: newMetrics(opts.Metrics),
-		slots: newSlots(opts.HopConnections), pool: newPool(opts.HopConnections, opts.Workers),
+		slots: newSlots(opts.HopConnections, opts.Workers), pool: newPool(opts.HopConnections, opts.Workers),
 	}
 }
 
@@ -173,9 +193,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer cut(nil)
 	var workers, reaper sync.WaitGroup
 	finished := make(chan struct{}, r.opts.Workers)
-	start := func(d gateway.LeasedDelivery, lane destination) {
+	start := func(d gateway.LeasedDelivery, l lane) {
 		workers.Go(func() {
-			r.slots.done(lane, r.deliver(work, d, lane))
+			r.slots.done(l, r.deliver(work, d, l))
 			finished <- struct{}{}
 		})
 	}
@@ -212,6 +232,13 @@ func withDefaults(o Options) Options {
 	}
 	if o.TLS == nil {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if o.Roots != nil {
+		o.TLS = o.TLS.Clone()
+		o.TLS.RootCAs = o.Roots
+	}
+	if o.AwaitCase == nil {
+		o.AwaitCase = func(string) bool { return false }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"encoding/base64"
 	"regexp"
 	"strings"
 	"unicode"
+
+	"sealpost/gateway"
 )
 
 const (
@@ -25,34 +28,61 @@ func enhancedCode(reply string) string {
 	return strings.TrimSpace(enhanced.FindString(reply))
 }
 
+// hiding is what no recorded reply may hold.
+type hiding struct {
+	public    string   // takes the place of the addresses
+	addresses []string // the delivery's own, and that of the route by now
+	hop       gateway.NextHop
+}
+
+// scrub makes a reply fit to be kept and shown: without the addresses, see Scrub, and without the credentials of the
+// hop, which some servers repeat when they refuse them.
+func (h hiding) scrub(reply string) string {
+	secrets := map[string]string{}
+	for _, secret := range append(credentials(h.hop), encoded(h.hop)...) {
+		secrets[secret] = hidden
+	}
+	text := gateway.Scrub(oneLine(reply), secrets)
+	for _, form := range encoded(h.hop) {
+		if len(form) >= longPart { // it may be cut short
+			text = regexp.MustCompile(regexp.QuoteMeta(form[:longPart])+`[A-Za-z0-9+/=]*`).ReplaceAllLiteralString(text, hidden)
+		}
+	}
+	for _, address := range h.addresses {
+		text = Scrub(text, address, h.public)
+	}
+	return text
+}
+
+// credentials are what logs us in at hop; none without a user.
+func credentials(hop gateway.NextHop) []string {
+	if hop.User == "" {
+		return nil
+	}
+	return []string{hop.Password.Reveal(), hop.User}
+}
+
+// encoded are the credentials as AUTH PLAIN and AUTH LOGIN carry them (RFC 4616), without padding.
+func encoded(hop gateway.NextHop) []string {
+	var forms []string
+	for _, text := range credentials(hop) {
+		forms = append(forms, base64.RawStdEncoding.EncodeToString([]byte(text)))
+	}
+	if forms == nil {
+		return nil
+	}
+	plain := "\x00" + hop.User + "\x00" + hop.Password.Reveal()
+	return append(forms, base64.RawStdEncoding.EncodeToString([]byte(plain)))
+}
+
 // Scrub makes a remote server's reply fit to be kept and shown: on one line, without control characters, of
-// at most 1,000 characters, and without forwardTo in any letter case, broken over lines or not. public
-// takes the place of the address; a long local part or domain standing alone is hidden.
+// at most 1,000 characters, and with public in the place of forwardTo, see gateway.Scrub.
 func Scrub(reply, forwardTo, public string) string {
-	text := oneLine(reply)
-	local, domain := splitAddress(forwardTo)
-	publicLocal, publicDomain := splitAddress(public)
-	text = replace(text, forwardTo, oneLine(public))
-	if len(domain) >= longPart && !strings.EqualFold(domain, publicDomain) {
-		text = replace(text, domain, hidden)
-	}
-	if len(local) >= longPart && !strings.EqualFold(local, publicLocal) {
-		text = replace(text, local, hidden)
-	}
+	text := gateway.Scrub(oneLine(reply), map[string]string{forwardTo: oneLine(public)})
 	if runes := []rune(text); len(runes) > maxReply {
 		text = string(runes[:maxReply])
 	}
-	// What was put in may have made the address anew, together with what stood around it.
-	return replace(text, forwardTo, hidden)
-}
-
-// splitAddress cuts an address at its last @.
-func splitAddress(address string) (local, domain string) {
-	at := strings.LastIndexByte(address, '@')
-	if at < 0 {
-		return address, ""
-	}
-	return address[:at], address[at+1:]
+	return text
 }
 
 // oneLine joins the lines of a reply. The enhanced status code that opens each line (RFC 2034) is kept on
@@ -76,37 +106,4 @@ func printable(c rune) rune {
 		return -1
 	}
 	return c
-}
-
-// replace puts with in the place of secret in text, in any letter case and with blanks anywhere in it. A
-// text that still holds secret after that, since with and its neighbours spell it, is given up whole.
-func replace(text, secret, with string) string {
-	var pattern strings.Builder
-	pattern.WriteString(`(?i)`)
-	chars := 0
-	for _, c := range oneLine(secret) {
-		if c == ' ' {
-			continue
-		}
-		if chars > 0 {
-			pattern.WriteString(` ?`)
-		}
-		pattern.WriteString(regexp.QuoteMeta(string(c)))
-		chars++
-	}
-	if chars == 0 {
-		return text
-	}
-	find, err := regexp.Compile(pattern.String())
-	if err != nil {
-		return hidden
-	}
-	text = find.ReplaceAllLiteralString(text, with)
-	if with != hidden {
-		text = find.ReplaceAllLiteralString(text, hidden)
-	}
-	if find.MatchString(text) {
-		return ""
-	}
-	return text
 }

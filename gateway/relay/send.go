@@ -16,6 +16,9 @@ type refusal struct{ status, text string }
 
 func (r refusal) Error() string { return r.text }
 
+// Is tells that a null MX is one.
+func (r refusal) Is(target error) bool { return target == ErrNullMX && r.status == "5.1.10" }
+
 // copyError is a fault of the mail's copy, not of the next hop.
 type copyError struct{ err error }
 
@@ -26,20 +29,8 @@ func (e *copyError) Unwrap() error { return e.err }
 // bytes of the mail that went out. Unless the mail ends properly and has the size it should, no dot is sent.
 func (s *session) send(m *message) (string, int64, error) {
 	s.mails++
-	form, err := m.fit(s.ext)
+	form, _, err := s.envelope(m)
 	if err != nil {
-		return "", 0, &stageError{stageMail, err}
-	}
-	if s.dirty {
-		if _, err := s.command(stageMail, s.timeouts.Mail, 2, "RSET"); err != nil {
-			return "", 0, err
-		}
-	}
-	s.dirty = true
-	if _, err := s.command(stageMail, s.timeouts.Mail, 2, form.mail); err != nil {
-		return "", 0, err
-	}
-	if _, err := s.command(stageRcpt, s.timeouts.Rcpt, 2, form.rcpt); err != nil {
 		return "", 0, err
 	}
 	if _, err := s.command(stageData, s.timeouts.Data, 3, "DATA"); err != nil {
@@ -54,6 +45,25 @@ func (s *session) send(m *message) (string, int64, error) {
 	return msg, sent, err
 }
 
+// envelope says MAIL and RCPT for m, and returns how m is sent then, and the reply to RCPT.
+func (s *session) envelope(m *message) (*form, string, error) {
+	form, err := m.fit(s.ext)
+	if err != nil {
+		return nil, "", &stageError{stageMail, err}
+	}
+	if s.dirty {
+		if _, err := s.command(stageReset, s.timeouts.Mail, 2, "RSET"); err != nil {
+			return nil, "", err
+		}
+	}
+	s.dirty = true
+	if _, err := s.command(stageMail, s.timeouts.Mail, 2, form.mail); err != nil {
+		return nil, "", s.inPlaintext(err)
+	}
+	reply, err := s.command(stageRcpt, s.timeouts.Rcpt, 2, form.rcpt)
+	return form, reply, err
+}
+
 // body streams the mail, dot-stuffed, with the final dot, and returns the bytes of it that were written.
 func (s *session) body(form *form) (int64, error) {
 	dot := s.text.DotWriter()
@@ -64,7 +74,7 @@ func (s *session) body(form *form) (int64, error) {
 		return out.n, s.interrupted(out.err)
 	case err != nil:
 		return out.n, &stageError{stageBody, &copyError{err}}
-	case out.n != form.size:
+	case form.size >= 0 && out.n != form.size: // a conversion checks what it reads
 		return out.n, &stageError{stageBody, &copyError{fmt.Errorf("it has %d bytes instead of %d", out.n, form.size)}}
 	}
 	if err := dot.Close(); err != nil {

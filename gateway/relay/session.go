@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/textproto"
 	"strconv"
@@ -25,6 +26,7 @@ const (
 	stageHello    stage = "hello"
 	stageTLS      stage = "starttls"
 	stageAuth     stage = "auth"
+	stageReset    stage = "rset" // before a further mail
 	stageMail     stage = "mail"
 	stageRcpt     stage = "rcpt"
 	stageData     stage = "data" // the command
@@ -59,7 +61,9 @@ type session struct {
 	// complete a mail that was cut.
 	idle bool
 	code int // of the last reply
-	stop func() bool
+	// broken is what failed about TLS where the session goes on in plaintext; nil: nothing did.
+	broken error
+	stop   func() bool
 
 	dest   destination
 	host   string // name or address, without port
@@ -85,15 +89,35 @@ func (s *session) bind(ctx context.Context) {
 	})
 }
 
-// stale reports whether err says no more than that a session which had been idle was not open any longer.
+// stale reports whether err may say no more than that a session which had been idle is of no use any longer: it
+// cannot be reset, is closed, or refuses every command (a limit of errors or mails, a policy about the client).
 func (s *session) stale(err error) bool {
 	var at *stageError
-	if !errors.As(err, &at) || at.at != stageMail {
+	if !errors.As(err, &at) || at.at != stageMail && at.at != stageReset {
 		return false
 	}
+	var (
+		said   *textproto.Error
+		never  refusal
+		copied *copyError
+	)
+	switch {
+	case errors.As(err, &never), errors.As(err, &copied): // that is about the mail
+		return false
+	case errors.As(err, &said):
+		return at.at == stageReset || said.Code == 421 || said.Code/100 == 5
+	}
+	return true
+}
+
+// inPlaintext returns err of a session that goes on without TLS because TLS failed. A hop that then refuses us may
+// only want TLS, so that what failed about it is the reason.
+func (s *session) inPlaintext(err error) error {
 	var said *textproto.Error
-	var never refusal
-	return !errors.As(err, &never) && (!errors.As(err, &said) || said.Code == 421)
+	if s.broken == nil || !errors.As(err, &said) || said.Code/100 != 5 {
+		return err
+	}
+	return &stageError{stageTLS, fmt.Errorf("%w; and in plaintext the next hop answers %d", s.broken, said.Code)}
 }
 
 // dialer opens sessions.
@@ -106,9 +130,9 @@ type dialer struct {
 // open connects to address of the server host, says hello, begins TLS where it is offered, and logs in. The
 // session ends with ctx.
 func (d dialer) open(ctx context.Context, hop gateway.NextHop, host, address string) (*session, error) {
-	s, err := d.connect(ctx, hop, host, address, true)
+	s, err := d.connect(ctx, hop, host, address, nil)
 	if errors.Is(err, errTLS) && !mustTLS(hop) && ctx.Err() == nil {
-		return d.connect(ctx, hop, host, address, false)
+		return d.connect(ctx, hop, host, address, err)
 	}
 	return s, err
 }
@@ -118,24 +142,25 @@ func mustTLS(hop gateway.NextHop) bool {
 	return hop.ImplicitTLS || hop.TLS == gateway.TLSRequire || hop.TLS == gateway.TLSVerify
 }
 
-func (d dialer) connect(ctx context.Context, hop gateway.NextHop, host, address string, useTLS bool) (*session, error) {
+// connect opens one connection. broken is why TLS is not to be begun; nil: it is.
+func (d dialer) connect(ctx context.Context, hop gateway.NextHop, host, address string, broken error) (*session, error) {
 	dial := net.Dialer{Timeout: d.timeouts.Dial}
 	conn, err := dial.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port(hop)))))
 	if err != nil {
 		return nil, &stageError{stageConnect, err}
 	}
-	s := &session{timeouts: d.timeouts, raw: conn, conn: &boundConn{Conn: conn, block: d.timeouts.Block, left: maxReceived}}
+	s := &session{timeouts: d.timeouts, broken: broken, raw: conn, conn: &boundConn{Conn: conn, block: d.timeouts.Block, left: maxReceived}}
 	s.text = textproto.NewConn(s.conn)
 	s.bind(ctx)
-	if err := s.begin(ctx, d, hop, host, useTLS); err != nil {
+	if err := s.begin(ctx, d, hop, host); err != nil {
 		s.hangUp()
-		return nil, err
+		return nil, s.inPlaintext(err)
 	}
 	return s, nil
 }
 
 // begin leads the session to where MAIL may be sent.
-func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, host string, useTLS bool) error {
+func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, host string) error {
 	if hop.ImplicitTLS {
 		if err := s.startTLS(ctx, d.config(hop, host)); err != nil {
 			return err
@@ -147,8 +172,8 @@ func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, host
 	if err := s.hello(d.hostname); err != nil {
 		return err
 	}
-	if s.tls == "" {
-		if err := s.protect(ctx, d, hop, host, useTLS); err != nil {
+	if s.tls == "" && s.broken == nil {
+		if err := s.protect(ctx, d, hop, host); err != nil {
 			return err
 		}
 	}
@@ -156,24 +181,31 @@ func (s *session) begin(ctx context.Context, d dialer, hop gateway.NextHop, host
 }
 
 // protect begins TLS by STARTTLS (RFC 3207).
-func (s *session) protect(ctx context.Context, d dialer, hop gateway.NextHop, host string, useTLS bool) error {
+func (s *session) protect(ctx context.Context, d dialer, hop gateway.NextHop, host string) error {
 	_, offered := s.ext["STARTTLS"]
 	if !offered && mustTLS(hop) {
 		return &stageError{stageTLS, errNoTLS}
 	}
-	if !offered || !useTLS {
+	if !offered {
 		return nil
 	}
-	if _, err := s.command(stageTLS, s.timeouts.Hello, 2, "STARTTLS"); err != nil {
-		if s.idle && !mustTLS(hop) {
-			return nil // it changed its mind: go on in plaintext (RFC 3207 section 4.1)
+	err := s.askTLS()
+	switch {
+	case err == nil:
+		if err = s.startTLS(ctx, d.config(hop, host)); err == nil {
+			err = s.hello(d.hostname)
 		}
+	case s.idle && !mustTLS(hop): // it changed its mind: go on in plaintext (RFC 3207 section 4.1)
+		s.broken, err = err, nil
+	}
+	return err
+}
+
+func (s *session) askTLS() error {
+	if _, err := s.command(stageTLS, s.timeouts.Hello, 2, "STARTTLS"); err != nil {
 		return &stageError{stageTLS, errors.Join(errTLS, err)}
 	}
-	if err := s.startTLS(ctx, d.config(hop, host)); err != nil {
-		return err
-	}
-	return s.hello(d.hostname)
+	return nil
 }
 
 // config returns the TLS configuration for the server host of hop.

@@ -13,9 +13,11 @@ import (
 // trial is one attempt on its way through the servers of a destination.
 type trial struct {
 	*Relay
-	m    *message
 	dest destination
 	out  *outcome
+	// transact does the mail transaction. It returns the last reply and the bytes of the mail that went out.
+	transact func(*session) (string, int64, error)
+	kept     *result // of the servers tried so far, that which says most
 }
 
 // run tries an open session first, then the destination's servers in their order.
@@ -26,7 +28,8 @@ func (t *trial) run(ctx context.Context) {
 		t.metrics.connections.WithLabelValues("reused").Inc()
 		err := t.send(ctx, s)
 		if !s.stale(err) {
-			if t.ended(ctx, err) || t.dest.hop.Host != "" {
+			end := t.ended(ctx, err)
+			if t.keep(); end || t.dest.hop.Host != "" {
 				return
 			}
 			tried = s.host
@@ -35,7 +38,9 @@ func (t *trial) run(ctx context.Context) {
 	}
 	hosts, err := t.hosts(ctx, t.dest, t.out.returning)
 	if err != nil {
+		t.out.hop, t.out.tls = "", ""
 		t.out.fail(ctx, &stageError{stageDNS, err})
+		t.keep()
 		return
 	}
 	left := maxAddresses
@@ -48,14 +53,15 @@ func (t *trial) run(ctx context.Context) {
 
 // host tries the addresses of one server, and reports whether the next server should be tried.
 func (t *trial) host(ctx context.Context, host string, left *int) bool {
-	addresses, err := t.addresses(ctx, host)
+	addresses, err := t.addresses(ctx, t.dest, host, t.out.returning)
 	if err == nil && len(addresses) == 0 {
 		err = errNoTry
 	}
 	if err != nil {
 		t.drop()
-		t.out.hop = net.JoinHostPort(host, strconv.Itoa(int(port(t.dest.hop))))
+		t.out.hop, t.out.tls = t.hostPort(host), ""
 		t.out.fail(ctx, &stageError{stageDNS, err})
+		t.keep()
 		return ctx.Err() == nil
 	}
 	for _, address := range addresses {
@@ -65,7 +71,8 @@ func (t *trial) host(ctx context.Context, host string, left *int) bool {
 		*left--
 		t.drop()
 		err := t.fresh(ctx, host, address)
-		if t.ended(ctx, err) {
+		end := t.ended(ctx, err)
+		if t.keep(); end {
 			return false
 		}
 		var said *textproto.Error
@@ -78,8 +85,7 @@ func (t *trial) host(ctx context.Context, host string, left *int) bool {
 
 // fresh sends over a new connection.
 func (t *trial) fresh(ctx context.Context, host, address string) error {
-	t.out.hop = net.JoinHostPort(host, strconv.Itoa(int(port(t.dest.hop))))
-	t.out.tls = ""
+	t.out.hop, t.out.tls = t.hostPort(host), ""
 	d := dialer{hostname: t.opts.Hostname, tls: t.opts.TLS, timeouts: t.opts.Timeouts}
 	s, err := d.open(ctx, t.dest.hop, host, address)
 	if err != nil {
@@ -94,17 +100,40 @@ func (t *trial) fresh(ctx context.Context, host, address string) error {
 // send sends the mail over s, which becomes the outcome's session.
 func (t *trial) send(ctx context.Context, s *session) error {
 	t.out.session, t.out.hop, t.out.tls = s, s.hop, s.tls
-	reply, n, err := s.send(t.m)
+	reply, n, err := t.transact(s)
 	t.out.bytes += n
 	if err != nil {
 		t.out.fail(ctx, err)
 		return err
 	}
 	t.out.event, t.out.stage, t.out.code, t.out.reply = gateway.EventAccepted, stageFinal, s.code, reply
-	t.out.status, t.out.learnt = "", good
-	_, offered := s.ext["DSN"]
-	t.out.handedOn = offered && t.m.passSuccess
+	t.out.status, t.out.learnt, t.out.err = "", good, nil
 	return nil
+}
+
+// keep makes the outcome what says most of all that was tried: a reply more than a connection that was refused. Of two
+// that say as much, the later one stays.
+func (t *trial) keep() {
+	if t.kept != nil && t.kept.weight() > t.out.weight() {
+		t.out.result = *t.kept
+		return
+	}
+	kept := t.out.result
+	t.kept = &kept
+}
+
+// weight orders results: those that end the attempt, a reply, no reply, and last a server that must not be tried.
+func (o *result) weight() int {
+	sent := o.stage == stageBody || o.stage == stageFinal
+	switch {
+	case o.status != "" && o.stage == stageDNS:
+		return 0
+	case o.event != gateway.EventDeferred, o.cut, o.fault != nil, sent && o.code == 0:
+		return 3
+	case o.code != 0:
+		return 2
+	}
+	return 1
 }
 
 // ended reports whether the attempt must go no further.
@@ -117,10 +146,22 @@ func (t *trial) ended(ctx context.Context, err error) bool {
 	return sent && !errors.As(err, &said) // the mail may have been taken
 }
 
+// extensions are those that the last server offered.
+func (t *trial) extensions() map[string]string {
+	if t.out.session == nil {
+		return nil
+	}
+	return t.out.session.ext
+}
+
 // drop hangs up the outcome's session.
 func (t *trial) drop() {
 	if s := t.out.session; s != nil {
 		s.hangUp()
 		t.out.session = nil
 	}
+}
+
+func (t *trial) hostPort(host string) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port(t.dest.hop))))
 }

@@ -57,7 +57,7 @@
 //   - on a part that would stay: contradicting Content-Type, Content-Transfer-Encoding or Content-Disposition
 //     fields, or a multipart type that is an encoded word;
 //   - Content-* lines anywhere between a line that is no header line and so ended the header for us, and the
-//     next empty line;
+//     next empty line; in the mail's own header any field below a line that is none, for it would be hidden from us;
 //   - Content-* lines in what reads like a header behind a line that begins with an open or closed boundary
 //     but is no boundary line;
 //   - in a preamble or an epilogue: an encoded file, the fields of a part, or over 16 KiB of anything.

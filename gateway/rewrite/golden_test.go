@@ -22,16 +22,16 @@ const (
 )
 
 // judge stands for the default policy, which lives beside this package and not below it.
-func judge(p gateway.Part) gateway.Verdict {
+func judge(p gateway.Part) (gateway.Verdict, string) {
 	switch {
 	case p.InReport && p.Encoding != "base64" && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
-		return gateway.Keep
+		return gateway.Keep, "kept"
 	case p.Disposition == "attachment" || !p.Filename.IsZero():
-		return gateway.Seal
+		return gateway.Seal, "sealed"
 	case p.Type == "text/plain" || p.Type == "text/html":
-		return gateway.Keep
+		return gateway.Keep, "kept"
 	}
-	return gateway.Seal
+	return gateway.Seal, "sealed"
 }
 
 // result is what became of a mail.
@@ -83,7 +83,7 @@ func (w way) rewrite(t testing.TB, mail []byte, limits Limits) result {
 	}
 	plan, err := NewPlan(msg, judge)
 	if w.whole != "" {
-		plan, err = NewWholePlan(msg, w.whole)
+		plan, err = NewWholePlan(msg, w.whole, CauseDisowned)
 	}
 	if err == nil && w.ours != "" {
 		_, err = plan.Drop(func(name, value string) bool {

@@ -14,9 +14,12 @@ const (
 // end but that of such a header: whoever could outlast it could hide a file behind it.
 type lookout struct {
 	why string // "" if nothing is watched for
+	// top tells that the header that ended is the mail's own. Once a line was no field at all, any field below counts
+	// for some readers and not for us, such as a result forged in our name.
+	top, junk bool
 }
 
-func (l *lookout) cutHeader() { l.why = whyCutHeader }
+func (l *lookout) cutHeader(top bool) { l.why, l.top = whyCutHeader, top }
 
 // see returns why the text is ambiguous, or "". nearly tells that the line begins with "--" and a boundary.
 func (l *lookout) see(text []byte, nearly bool) string {
@@ -30,10 +33,22 @@ func (l *lookout) see(text []byte, nearly bool) string {
 		l.why = ""
 		return ""
 	}
-	if hasFold(text, "content-") {
+	if hasFold(text, "content-") || l.top && l.hides(text) {
 		return l.why
 	}
 	return ""
+}
+
+// hides reports whether text is a field below a line that is none. A continuation is neither.
+func (l *lookout) hides(text []byte) bool {
+	if text[0] == ' ' || text[0] == '\t' {
+		return false
+	}
+	if isField(text) {
+		return l.junk
+	}
+	l.junk = true
+	return false
 }
 
 // looksLikeFile reports whether a line is one of an encoded file, or of the header of one.

@@ -40,10 +40,28 @@ type kind int
 
 const (
 	aboutFiles kind = iota
-	aboutWhole      // it could not be taken apart
-	aboutAsked      // it was sealed whole for another reason
 	aboutText
+	aboutAmbiguous // it could not be taken apart
+	aboutDisowned
+	aboutUnproven
+	aboutVirus
+	aboutTooLarge
 )
+
+// aboutWhole is what the notice of a mail that was sealed whole is about.
+func aboutWhole(cause Cause) kind {
+	switch cause {
+	case CauseDisowned:
+		return aboutDisowned
+	case CauseUnproven:
+		return aboutUnproven
+	case CauseVirus:
+		return aboutVirus
+	case CauseTooLarge:
+		return aboutTooLarge
+	}
+	return aboutAmbiguous
+}
 
 // cutLead is what the notice tells where a page stays that Email-to-Case cuts.
 const cutLead = "The formatted text of this mail is long and may be cut off at its end. All of it is also in message.html, in a secure place."
@@ -88,10 +106,16 @@ func newNotice(n Notice, about kind, copies int) *notice {
 
 func lead(files int, about kind) string {
 	switch {
-	case about == aboutWhole:
+	case about == aboutAmbiguous:
 		return "This mail could not be taken apart safely, so all of it was moved to a secure place."
-	case about == aboutAsked:
-		return "This mail is not passed on as it came. All of it was moved to a secure place."
+	case about == aboutDisowned:
+		return "The domain of this mail's sender says that it did not send it: it may be forged. All of it was moved to a secure place."
+	case about == aboutUnproven:
+		return "It could not be checked who sent this mail: it may be forged. All of it was moved to a secure place."
+	case about == aboutVirus:
+		return "A virus scanner found something in this mail. Open it only if you must. All of it was moved to a secure place."
+	case about == aboutTooLarge:
+		return "This mail is too large for Salesforce, so all of it was moved to a secure place."
 	case about == aboutText && files == 1:
 		return "The text of this mail is too long to be shown here, so it was moved to a secure place."
 	case files == 1:

@@ -8,8 +8,19 @@ import (
 	"sealpost/gateway"
 )
 
-// Judge gives the verdict on a leaf.
-type Judge func(gateway.Part) gateway.Verdict
+// Judge gives the verdict on a leaf, and says why, in words for an admin.
+type Judge func(gateway.Part) (verdict gateway.Verdict, why string)
+
+// Cause is why a mail is sealed whole that might have been taken apart.
+type Cause int
+
+// The causes: each has words of its own in the notice.
+const (
+	CauseDisowned Cause = iota + 1 // the author's domain says that it did not send it
+	CauseUnproven                  // whether it did could not be found out
+	CauseVirus                     // a virus scanner found something
+	CauseTooLarge                  // Salesforce does not take it
+)
 
 // fate is what becomes of a part.
 type fate int
@@ -27,12 +38,12 @@ type Plan struct {
 	whole  string
 	items  []Item
 	fates  map[*part]fate // of leaves that do not just stay, and of multiparts of which nothing stays
+	whys   map[*part]string
 	hosts  []*host
 	kept   int
 	sealed int
-	copies int // of the items, those of parts that stay
-	// asked tells that the mail could be taken apart, but that it must be sealed whole for another reason.
-	asked bool
+	copies int   // of the items, those of parts that stay
+	cause  Cause // 0: it could not be taken apart
 	// dropped are the fields of the top header that do not go on, by where they begin.
 	dropped map[int64]span
 }
@@ -44,10 +55,10 @@ func NewPlan(m *Message, judge Judge) (*Plan, error) {
 }
 
 // NewWholePlan seals the mail as one file, for a reason that is safe to log.
-func NewWholePlan(m *Message, reason string) (*Plan, error) {
+func NewWholePlan(m *Message, reason string, cause Cause) (*Plan, error) {
 	p, err := newPlan(m, nil, reason)
 	if err == nil {
-		p.asked = m.Ambiguity == ""
+		p.cause = cause
 	}
 	return p, err
 }
@@ -82,7 +93,7 @@ func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 }
 
 func newPlan(m *Message, judge Judge, whole string) (*Plan, error) {
-	p := &Plan{msg: m, whole: whole, fates: make(map[*part]fate)}
+	p := &Plan{msg: m, whole: whole, fates: make(map[*part]fate), whys: make(map[*part]string)}
 	if p.whole == "" {
 		if err := p.judge(judge); err != nil {
 			return nil, err
@@ -131,7 +142,9 @@ func (p *Plan) judge(judge Judge) error {
 		if q.isMultipart() || q.empty || err != nil {
 			return err == nil
 		}
-		switch judge(q.facts()) {
+		verdict, why := judge(q.facts())
+		p.whys[q] = why
+		switch verdict {
 		case gateway.Keep:
 			if q.doubt != "" {
 				p.whole = q.doubt
@@ -194,6 +207,12 @@ func (p *Plan) closeEnvelope(q *part) error {
 		return true
 	})
 	q.walk(func(r *part) bool {
+		switch {
+		case sealed:
+			p.whys[r] = "it is in a signed or encrypted message with a file"
+		case r == signature:
+			p.whys[r] = "the signature of what stays as it is"
+		}
 		delete(p.fates, r)
 		return true
 	})
@@ -263,9 +282,8 @@ func (p *Plan) addLeaf(q *part) error {
 type Leaf struct {
 	Part   gateway.Part
 	Sealed bool
-	// TooLong tells that Email-to-Case does not take all of the text: it is sealed for that, or stays and a copy of
-	// it is sealed.
-	TooLong bool
+	// Why is the judge's reason, or that which overruled it.
+	Why string
 }
 
 // Leaves returns what becomes of each part that is no multipart, in the mail's order.
@@ -273,14 +291,24 @@ func (p *Plan) Leaves() []Leaf {
 	var leaves []Leaf
 	p.msg.root.walk(func(q *part) bool {
 		if !q.isMultipart() && !q.empty {
-			fate := p.fates[q]
-			leaves = append(leaves, Leaf{
-				Part: q.facts(), Sealed: p.whole != "" || p.leaves(q), TooLong: p.whole == "" && (fate == replaced || fate == copied),
-			})
+			leaves = append(leaves, Leaf{Part: q.facts(), Sealed: p.whole != "" || p.leaves(q), Why: p.why(q)})
 		}
 		return true
 	})
 	return leaves
+}
+
+// why says what became of q for which reason.
+func (p *Plan) why(q *part) string {
+	switch {
+	case p.whole != "":
+		return "the mail is sealed whole"
+	case p.fates[q] == replaced:
+		return p.whys[q] + ", but longer than Salesforce takes"
+	case p.fates[q] == copied:
+		return p.whys[q] + ", which Salesforce cuts: a copy is sealed as message.html"
+	}
+	return p.whys[q]
 }
 
 // leaves reports whether q is sealed, by itself or with what it is in.

@@ -160,7 +160,7 @@ func TestRejectAndDefer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = NewPlan(msg, func(gateway.Part) gateway.Verdict { return verdict })
+		_, err = NewPlan(msg, func(gateway.Part) (gateway.Verdict, string) { return verdict, "" })
 		if got := gateway.ErrorCode(err); got != want {
 			t.Errorf("%s: code %q, want %q", verdict, got, want)
 		}

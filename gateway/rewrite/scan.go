@@ -173,7 +173,7 @@ func (s *scanner) header(p *part) {
 		p.body, p.blank = s.line.end, true
 		s.advance()
 	default:
-		s.look.cutHeader()
+		s.look.cutHeader(p.parent == nil)
 	}
 	if s.err != nil || s.msg.Ambiguity != "" {
 		return

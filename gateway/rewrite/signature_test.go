@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,5 +47,36 @@ func TestOnlyASignatureStaysInASignedEntity(t *testing.T) {
 				t.Errorf("whole: %q, want %q", why, want)
 			}
 		})
+	}
+}
+
+// TestLeavesSayWhatOverruledTheJudge: the reason that is shown is the one that decided.
+func TestLeavesSayWhatOverruledTheJudge(t *testing.T) {
+	const (
+		signature = "Content-Type: application/pgp-signature; name=a.asc\r\n\r\n-----BEGIN PGP SIGNATURE-----\r\n\r\nabcd\r\n-----END PGP SIGNATURE-----\r\n"
+		file      = "--b\r\nContent-Type: application/pdf; name=a.pdf\r\n\r\n%PDF\r\n"
+		inSigned  = "it is in a signed or encrypted message with a file"
+	)
+	signed := func(parts string) string {
+		return "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n" + parts + "--b\r\n" + signature + "--b--\r\n"
+	}
+	for _, test := range []struct {
+		name, mail string
+		want       []string
+	}{
+		{"nothing", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n" + file + "--b--\r\n", []string{"kept", "sealed"}},
+		{"a signature stays", signed(""), []string{"kept", "the signature of what stays as it is"}},
+		{"a signed file", "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n\r\ntext\r\n--o\r\n" + signed(file) + "--o--\r\n",
+			[]string{"kept", inSigned, inSigned, inSigned}},
+		{"a long text", "Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 30000), []string{"kept, but longer than Salesforce takes"}},
+		{"a mail sealed whole", signed(file), []string{"the mail is sealed whole", "the mail is sealed whole", "the mail is sealed whole"}},
+	} {
+		var got []string
+		for _, leaf := range rewriteMail(t, []byte(test.mail)).plan.Leaves() {
+			got = append(got, leaf.Why)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
 	}
 }

@@ -41,11 +41,7 @@ func (p *Plan) write(m *meter, out Output) error {
 	root := p.msg.root
 	switch {
 	case p.whole != "":
-		about := aboutWhole
-		if p.asked {
-			about = aboutAsked
-		}
-		return p.writeWhole(m, newNotice(out.Notice, about, 0))
+		return p.writeWhole(m, newNotice(out.Notice, aboutWhole(p.cause), 0))
 	case len(p.items) == 0:
 		return p.copyMail(m, nil)
 	case !root.isMultipart() && p.fates[root] != copied:

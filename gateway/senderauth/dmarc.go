@@ -1,6 +1,7 @@
 package senderauth
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-msgauth/dmarc"
@@ -8,7 +9,58 @@ import (
 	"sealpost/gateway"
 )
 
-// record is the DMARC record that applies to the author's domain.
+// author is the domain of one author and what DMARC says of it.
+type author struct {
+	domain string     // A-labels
+	stated *statement // what the relay says of it; nil: nothing
+	record record     // where the relay says nothing
+	result gateway.AuthResult
+	policy string
+	// advisory tells that a failure must not count.
+	advisory bool
+}
+
+// The weights of verdicts, from the best for the mail to the worst.
+const (
+	weightPass    = iota
+	weightNothing // no record, or one that is broken
+	weightToldOnly
+	weightUnclear // an author cannot be read
+	weightUnknown // DNS failed
+	weightQuarantine
+	weightReject
+)
+
+// weight orders verdicts by what they mean for the mail.
+func (a author) weight() int {
+	switch {
+	case a.result == gateway.AuthPass:
+		return weightPass
+	case a.result == gateway.AuthFail && !a.advisory && a.policy == "reject":
+		return weightReject
+	case a.result == gateway.AuthFail && !a.advisory && a.policy == "quarantine":
+		return weightQuarantine
+	case a.result == gateway.AuthTempError && !a.advisory && a.policy != "none":
+		return weightUnknown
+	case a.result == gateway.AuthFail || a.result == gateway.AuthTempError:
+		return weightToldOnly
+	}
+	return weightNothing
+}
+
+// conclude takes of all authors the one who fares worst (RFC 7489 section 6.6.1).
+func (m *judgement) conclude() {
+	for i, a := range m.authors {
+		if i == 0 || a.weight() > m.verdict.weight() {
+			m.verdict = a
+		}
+	}
+	if m.unclear && (len(m.authors) == 0 || m.verdict.weight() < weightUnclear) {
+		m.verdict, m.noAuthor = author{result: gateway.AuthPermError}, true
+	}
+}
+
+// record is the DMARC record that applies to an author's domain.
 type record struct {
 	// failed is why there is none: none, temperror or permerror; empty: there is one.
 	failed              gateway.AuthResult
@@ -16,15 +68,12 @@ type record struct {
 	strictSPF, strictDK bool
 }
 
-// findRecord looks the author's policy up (RFC 7489 section 6.6.3).
-func (m *judgement) findRecord() record {
-	if m.authorErr {
-		return record{failed: gateway.AuthPermError}
-	}
-	found, result := m.lookupRecord(m.author)
-	org := organisational(m.author)
+// findRecord looks an author's policy up (RFC 7489 section 6.6.3).
+func (m *judgement) findRecord(domain string) record {
+	found, result := m.lookupRecord(domain)
+	org := organisational(domain)
 	ofOrg := false
-	if result == gateway.AuthNone && found == "" && org != m.author {
+	if result == gateway.AuthNone && found == "" && org != domain {
 		found, result = m.lookupRecord(org)
 		ofOrg = true
 	}
@@ -92,14 +141,16 @@ func reduced(text string) string {
 	return strings.Join(kept, "; ")
 }
 
-// evaluate returns the DMARC result and the policy that applies (RFC 7489 sections 3.1 and 6.6.2).
-func (m *judgement) evaluate(r record) (gateway.AuthResult, string) {
+// evaluate sets the DMARC result and the policy that applies (RFC 7489 sections 3.1 and 6.6.2).
+func (m *judgement) evaluate(a *author) {
+	r := a.record
 	if r.failed != "" {
-		return r.failed, ""
+		a.result = r.failed
+		return
 	}
 	result := gateway.AuthFail
 	consider := func(f finding, strict bool) {
-		if !f.dmarc || !m.aligned(f.domain, strict) {
+		if !f.dmarc || !aligned(f.domain, a.domain, strict) {
 			return
 		}
 		switch {
@@ -113,12 +164,29 @@ func (m *judgement) evaluate(r record) (gateway.AuthResult, string) {
 	for _, f := range m.dkim {
 		consider(f, r.strictDK)
 	}
-	return result, r.policy
+	a.result, a.policy = result, r.policy
 }
 
-func (m *judgement) aligned(domain string, strict bool) bool {
-	if domain == "" || m.author == "" {
+// aligned compares a domain that was checked with an author's (RFC 7489 section 3.1).
+func aligned(domain, author string, strict bool) bool {
+	if domain == "" || author == "" {
 		return false
 	}
-	return domain == m.author || !strict && organisational(domain) == organisational(m.author)
+	return domain == author || !strict && organisational(domain) == organisational(author)
+}
+
+// returnPathProven reports whether MAIL FROM is no other's address, as far as organisations go.
+func (m *judgement) returnPathProven(mailFrom string) bool {
+	domain := domainOf(afterAt(mailFrom))
+	if m.spf.result == gateway.AuthPass && !m.spf.helo && aligned(m.spf.domain, domain, false) {
+		return true
+	}
+	for _, f := range m.dkim {
+		if f.result == gateway.AuthPass && aligned(f.domain, domain, false) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.authors, func(a author) bool {
+		return a.result == gateway.AuthPass && aligned(a.domain, domain, false)
+	})
 }

@@ -18,23 +18,32 @@ func (m *judgement) field() []byte {
 		return nil
 	}
 	var results [][]string
-	if m.dmarc != "" {
-		words := []string{"dmarc=" + string(m.dmarc)}
-		if m.policy != "" {
-			words = append(words, "(p="+m.policy+")")
+	if v := m.verdict; v.result != "" {
+		words := []string{"dmarc=" + string(v.result)}
+		if v.policy != "" {
+			words = append(words, "(p="+v.policy+")")
 		}
-		results = append(results, property(m.relayed(words, m.byRelay), "header.from", m.author))
+		switch {
+		case v.advisory && v.stated == nil:
+			words = append(words, "(SPF is not known)")
+		case v.advisory:
+			words = append(words, "(overruled)")
+		}
+		results = append(results, property(told(words, v.stated != nil), "header.from", v.domain))
 	}
 	if m.spf.result != "" {
 		name := "smtp.mailfrom"
 		if m.spf.helo {
 			name = "smtp.helo"
 		}
-		words := m.relayed([]string{"spf=" + string(m.spf.result)}, m.byRelay)
+		words := told([]string{"spf=" + string(m.spf.result)}, m.spfByRelay)
+		if m.spf.reason != "" {
+			words = append(words, "("+m.spf.reason+")")
+		}
 		results = append(results, property(words, name, m.spf.domain))
 	}
 	for _, f := range m.dkim {
-		words := m.relayed([]string{"dkim=" + string(f.result)}, m.dkimByRelay)
+		words := told([]string{"dkim=" + string(f.result)}, m.dkimByRelay)
 		if f.reason != "" {
 			words = append(words, `reason="`+f.reason+`"`)
 		}
@@ -43,8 +52,8 @@ func (m *judgement) field() []byte {
 	return fold(m.a.id, results)
 }
 
-// relayed tells that a result is not of our own finding.
-func (m *judgement) relayed(words []string, yes bool) []string {
+// told tells that a result is not of our own finding.
+func told(words []string, yes bool) []string {
 	if yes {
 		words = append(words, "(by relay)")
 	}

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/mail"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,8 @@ const (
 	maxHeader  = 1 << 20  // of a header section that is read
 	maxValue   = 16 << 10 // of a field that is looked at
 	maxResults = 100      // Authentication-Results fields that are looked at
+	maxFrom    = 10       // From fields that are looked at
+	maxAuthors = 8        // domains of authors whose policies are looked up
 
 	// The DKIM library joins folded lines one by one and searches all fields for each signed name. Headers
 	// that would make that slow are not verified: no honest mail comes near.
@@ -27,7 +30,8 @@ const (
 
 // header is what counts of a mail's header section.
 type header struct {
-	from []string // the values of the From fields, unfolded
+	from     []string // the values of the From fields, unfolded
+	moreFrom bool     // there are more of them
 	// results are the Authentication-Results fields from the top; received and hops are what stands above the
 	// field that comes next.
 	results    []resultsField
@@ -86,7 +90,7 @@ func (h *header) add(name, value string) {
 	h.fields++
 	switch name {
 	case "from":
-		if len(h.from) < 2 {
+		if h.moreFrom = len(h.from) == maxFrom; !h.moreFrom {
 			h.from = append(h.from, value)
 		}
 	case "authentication-results":
@@ -138,26 +142,32 @@ func (r *contextReader) Read(p []byte) (int, error) {
 
 func wrapContext(err error) error { return fmt.Errorf("judge the sender: %w", err) }
 
-// authorDomain returns the domain of the one author (RFC 7489 section 6.6.1). malformed is set when there
-// is none, or more than one.
-func authorDomain(h header) (domain string, malformed bool) {
-	if h.cut || len(h.from) != 1 || len(h.from[0]) >= maxValue {
-		return "", true
+// authorDomains returns the domains of all authors, of all From fields: readers differ in which one they show (RFC
+// 7489 section 6.6.1). unclear is set when there is none, or when there may be others that we cannot read.
+func authorDomains(h header) (domains []string, unclear bool) {
+	unclear = h.cut || h.moreFrom
+	for _, value := range h.from {
+		found := addressDomains(strings.ToValidUTF8(value, "?"))
+		if len(found) == 0 && strings.TrimSpace(value) != "" || len(value) >= maxValue {
+			unclear = true
+		}
+		for _, d := range found {
+			domain := domainOf(d)
+			switch {
+			case slices.Contains(domains, domain):
+			case domain == "" || len(domains) == maxAuthors:
+				unclear = true
+			default:
+				domains = append(domains, domain)
+			}
+		}
 	}
-	found := map[string]bool{}
-	for _, d := range addressDomains(strings.ToValidUTF8(h.from[0], "?")) {
-		domain = domainOf(d)
-		found[domain] = true
-	}
-	if len(found) != 1 || domain == "" {
-		return "", true
-	}
-	return domain, false
+	return domains, unclear || len(domains) == 0
 }
 
 // looseAddress finds addresses where the grammar does not hold, for otherwise a From that is shown to
 // people, but malformed, would evade DMARC.
-var looseAddress = regexp.MustCompile(`[^\s<>"(),:;@]+@([^\s<>"(),:;@]+)`)
+var looseAddress = regexp.MustCompile(`@[ \t]*([^\s<>"(),:;@]+)`)
 
 func addressDomains(value string) []string {
 	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{

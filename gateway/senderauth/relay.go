@@ -8,32 +8,18 @@ import (
 	"sealpost/gateway"
 )
 
+// spfUnknown is why there is no result of SPF.
+const spfUnknown = "the relay does not tell"
+
 // behindRelay takes over what a trusted relay found. Where it says nothing of DKIM, we verify it; where it
-// says nothing of DMARC, that can pass but not fail, since what the relay saw of the client is not known.
+// says nothing of DMARC, what we find is advisory, since what the relay saw of the client is not known.
 func (m *judgement) behindRelay(ctx context.Context) error {
-	statements := m.relayStatements()
-	m.byRelay = len(statements) > 0
-	var dmarc *statement
-	for i := range statements {
-		switch st := &statements[i]; st.method {
-		case "spf":
-			if m.spf.result == "" {
-				m.spf = relaySPF(*st)
-			}
-		case "dkim":
-			if len(m.dkim) < maxSignatures {
-				m.dkim = append(m.dkim, relayDKIM(*st))
-			}
-		case "dmarc":
-			if dmarc == nil && m.aboutAuthor(*st) {
-				dmarc = st
-			}
+	stated := m.takeOver(m.relayStatements())
+	for i := range m.authors {
+		a := &m.authors[i]
+		if a.stated = m.about(a.domain, stated); a.stated == nil {
+			a.record = m.findRecord(a.domain)
 		}
-	}
-	m.dkimByRelay = len(m.dkim) > 0
-	var own record
-	if dmarc == nil {
-		own = m.findRecord()
 	}
 	if !m.dkimByRelay {
 		var err error
@@ -41,24 +27,72 @@ func (m *judgement) behindRelay(ctx context.Context) error {
 			return err
 		}
 	}
-	if dmarc == nil {
-		if m.dmarc, m.policy = m.evaluate(own); m.dmarc == gateway.AuthFail {
-			m.dmarc = gateway.AuthNone
-		}
-		return nil
-	}
-	m.dmarc = dmarc.result
-	if m.policy = m.statedPolicy(*dmarc); m.policy == "" && m.dmarc == gateway.AuthFail {
-		m.policy = m.findRecord().policy
+	for i := range m.authors {
+		m.judgeBehindRelay(&m.authors[i])
 	}
 	return nil
 }
 
-// aboutAuthor reports whether a DMARC result is about the author that we see, and not left over from before
-// the mail was forwarded.
-func (m *judgement) aboutAuthor(st statement) bool {
-	domain := domainOf(afterAt(st.properties["header.from"]))
-	return domain == "" || m.author == "" || m.aligned(domain, false)
+// takeOver takes SPF and DKIM from the relay's statements, and returns those about DMARC.
+func (m *judgement) takeOver(statements []statement) (dmarc []statement) {
+	m.byRelay = len(statements) > 0
+	for _, st := range statements {
+		switch st.method {
+		case "spf":
+			if !m.spfByRelay {
+				m.spf, m.spfByRelay = relaySPF(st), true
+			}
+		case "dkim":
+			if len(m.dkim) < maxSignatures {
+				m.dkim, m.dkimByRelay = append(m.dkim, relayDKIM(st)), true
+			}
+		case "dmarc":
+			dmarc = append(dmarc, st)
+		}
+	}
+	if !m.spfByRelay {
+		m.spf = finding{result: gateway.AuthNone, reason: spfUnknown}
+	}
+	return dmarc
+}
+
+func (m *judgement) judgeBehindRelay(a *author) {
+	if a.stated == nil {
+		m.evaluate(a)
+		// Of several authors a relay judges one at most; the others must not hide behind that.
+		a.advisory = a.failed() && (len(m.authors) == 1 || !m.spfByRelay)
+		return
+	}
+	a.result, a.policy = a.stated.result, statedPolicy(*a.stated, a.domain)
+	a.advisory = a.failed() && overruled(*a.stated)
+	if a.policy != "" || !a.failed() {
+		return
+	}
+	switch r := m.findRecord(a.domain); {
+	case r.failed == gateway.AuthTempError:
+		a.result = gateway.AuthTempError
+	case r.failed != "" && a.result == gateway.AuthTempError:
+		a.policy = "none"
+	default:
+		a.policy = r.policy
+	}
+}
+
+// failed reports whether the result can count against the mail.
+func (a author) failed() bool {
+	return a.result == gateway.AuthFail || a.result == gateway.AuthTempError
+}
+
+// about returns what the relay says of an author: not of another, left over from before the mail was forwarded. A
+// pass without a name does not count where there are several authors.
+func (m *judgement) about(author string, stated []statement) *statement {
+	for i, st := range stated {
+		domain := domainOf(afterAt(st.properties["header.from"]))
+		if aligned(domain, author, false) || domain == "" && (len(m.authors) == 1 || st.result != gateway.AuthPass) {
+			return &stated[i]
+		}
+	}
+	return nil
 }
 
 // ownHops is how many Received fields may stand above a relay's own Authentication-Results: its trace is in one piece,
@@ -76,9 +110,9 @@ func (m *judgement) relayStatements() []statement {
 		}
 		id, statements := parseResults(field.value)
 		switch {
-		case len(m.a.trusted) == 0 && field.hops > ownHops:
+		case m.a.anyID && field.hops > ownHops:
 			return nil
-		case len(m.a.trusted) == 0:
+		case m.a.anyID:
 			return statements
 		case !slices.Contains(m.a.trusted, id):
 			continue
@@ -138,7 +172,7 @@ func relayDKIM(st statement) finding {
 
 // statedPolicy is the policy that the relay's words tell of: Microsoft's action=, or the comments of Gmail and
 // OpenDMARC (p=) and of rspamd (policy=).
-func (m *judgement) statedPolicy(st statement) string {
+func statedPolicy(st statement, author string) string {
 	if action := policyWord(st.properties["action"]); action != "" {
 		return action
 	}
@@ -152,17 +186,23 @@ func (m *judgement) statedPolicy(st statement) string {
 			subdomains = policyWord(value)
 		}
 	}
-	if subdomains != "" && subdomains != policy && m.author != "" && organisational(m.author) != m.author {
+	if subdomains != "" && subdomains != policy && organisational(author) != author {
 		return "" // which of the two applies depends on the record that was found
 	}
 	return policy
+}
+
+// overruled reports whether Microsoft's admin has decided that the author's policy does not count.
+func overruled(st statement) bool {
+	action := strings.ToLower(st.properties["action"])
+	return action == "oreject" || action == "o.reject"
 }
 
 func policyWord(word string) string {
 	switch word = strings.ToLower(word); word {
 	case "none", "quarantine", "reject":
 		return word
-	case "oreject", "pct.reject": // Microsoft: asked for, but not carried out
+	case "oreject", "o.reject", "pct.reject": // Microsoft: asked for, but not carried out
 		return "reject"
 	case "pct.quarantine":
 		return "quarantine"

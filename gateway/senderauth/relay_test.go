@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/foxcpp/go-mockdns"
+
 	"sealpost/gateway"
 )
 
@@ -55,25 +57,28 @@ func TestRelayForms(t *testing.T) {
 		spf, dkim, dmarc gateway.AuthResult
 		policy           string
 	}{
-		{"Microsoft 365", nil, ids(m365Pass), pass, pass, pass, "none"},
-		{"Microsoft 365, reject", nil, ids(m365Reject), fail, none, fail, "reject"},
-		{"Microsoft 365, no record", nil, ids(m365Best), none, none, none, "none"},
+		{"Microsoft 365", ids("any"), ids(m365Pass), pass, pass, pass, "none"},
+		{"Microsoft 365, overruled", ids("any"), ids(m365Reject), fail, none, fail, "reject"},
+		{"Microsoft 365, overruled", ids("any"), ids(strings.Replace(m365Reject, "oreject", "o.reject", 1)), fail, none, fail, "reject"},
+		{"Microsoft 365, reject", ids("any"), ids(strings.Replace(m365Reject, "oreject", "reject", 1)), fail, none, fail, "reject"},
+		{"Microsoft 365, no record", ids("any"), ids(m365Best), none, none, none, "none"},
 		{"Gmail", ids("mx.google.com"), ids(gmailPass), pass, pass, pass, "reject"},
 		{"Gmail, fail", ids("MX.Google.com."), ids(gmailFail), gateway.AuthSoftFail, none, fail, "quarantine"},
 		{"rspamd", ids("relay.example"), ids(rspamd), pass, pass, fail, "reject"},
 		{"Postfix, a field for each filter", ids("relay.example"), ids(openDMARC, openDKIM, policySPF), pass, pass, fail, "reject"},
-		{"Postfix, topmost only", nil, ids(openDMARC, openDKIM, policySPF), "", none, fail, "reject"},
+		{"Postfix, topmost only", ids("any"), ids(openDMARC, openDKIM, policySPF), none, none, fail, "reject"},
 		{"no DMARC, aligned", ids("relay.example"), ids(policySPF), pass, none, pass, "quarantine"},
-		{"no policy said", nil, ids("relay.example; dmarc=fail header.from=sender.example"), "", none, fail, "quarantine"},
-		{"white space", nil, ids("relay.example ;spf = pass smtp.mailfrom = sender.example ; DMARC=FAIL (P=Reject)"), pass, none, fail, "reject"},
-		{"version and method version", nil, ids("relay.example 1; spf/1=hardfail smtp.mailfrom=sender.example; dmarc=fail (p=none)"), fail, none, fail, "none"},
+		{"no policy said", ids("any"), ids("relay.example; dmarc=fail header.from=sender.example"), none, none, fail, "quarantine"},
+		{"white space", ids("any"), ids("relay.example ;spf = pass smtp.mailfrom = sender.example ; DMARC=FAIL (P=Reject)"), pass, none, fail, "reject"},
+		{"version and method version", ids("any"), ids("relay.example 1; spf/1=hardfail smtp.mailfrom=sender.example; dmarc=fail (p=none)"), fail, none, fail, "none"},
 		{"another's field above", ids("relay.example"), ids("evil.example; dmarc=pass; spf=pass; dkim=pass", rspamd), pass, pass, fail, "reject"},
-		{"of the same name below Received", ids("relay.example"), ids(openDMARC, "Received: by relay.example", openDKIM), "", none, fail, "reject"},
-		{"forged ours on top", nil, ids("mx.gate.example; dmarc=pass; spf=pass", gmailFail), gateway.AuthSoftFail, none, fail, "quarantine"},
-		{"a pass of another author", nil, ids("relay.example; dmarc=pass header.from=evil.example"), "", none, none, "quarantine"},
+		{"of the same name below Received", ids("relay.example"), ids(openDMARC, "Received: by relay.example", openDKIM), none, none, fail, "reject"},
+		{"forged ours on top", ids("any"), ids("mx.gate.example; dmarc=pass; spf=pass", gmailFail), gateway.AuthSoftFail, none, fail, "quarantine"},
+		{"a pass of another author", ids("any"), ids("relay.example; dmarc=pass header.from=evil.example"), none, none, fail, "quarantine"},
 	} {
 		got, field := relayed(t, newTest(z, c.trusted...), relayMail(c.fields...))
-		want := gateway.Authentication{SPF: c.spf, DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: c.policy, ByRelay: true}
+		want := gateway.Authentication{SPF: c.spf, DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: c.policy, ByRelay: true,
+			Advisory: strings.HasSuffix(c.name, "overruled") || strings.HasPrefix(c.name, "a pass of"), ReturnPathProven: c.spf == pass}
 		if got != want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, want)
 		}
@@ -85,7 +90,7 @@ func TestRelayForms(t *testing.T) {
 	}
 }
 
-// Without trusted ids, a field counts only where the relay itself can have written it: not below its second Received.
+// With AnyID, a field counts only where the relay itself can have written it: not below its second Received.
 func TestPlaceOfTheRelaysField(t *testing.T) {
 	const (
 		relay   = "Received: from mail.sender.example by relay.example with ESMTPS id 1"
@@ -117,7 +122,7 @@ func TestPlaceOfTheRelaysField(t *testing.T) {
 		{"no server's name", []string{nowhere, posing, forged}, false},
 		{"Microsoft behind another", []string{inside, sender, inside, forged}, false},
 	} {
-		got, _ := relayed(t, newTest(nil), relayMail(c.fields...))
+		got, _ := relayed(t, newTest(nil, AnyID), relayMail(c.fields...))
 		if got.ByRelay != c.counts || c.counts && got.DMARC != gateway.AuthFail || !c.counts && got.DMARC == gateway.AuthPass {
 			t.Errorf("%s: %+v", c.name, got)
 		}
@@ -134,7 +139,7 @@ func TestTrustedIDCountsBelowTheRelaysServers(t *testing.T) {
 }
 
 func TestRelayFieldIsRestated(t *testing.T) {
-	_, field := relayed(t, newTest(nil), relayMail(gmailPass))
+	_, field := relayed(t, newTest(nil, AnyID), relayMail(gmailPass))
 	const want = "Authentication-Results: mx.gate.example; dmarc=pass (p=reject) (by relay) header.from=sender.example; " +
 		"spf=pass (by relay) smtp.mailfrom=sender.example; dkim=pass (by relay) header.d=sender.example"
 	if field != want {
@@ -142,27 +147,65 @@ func TestRelayFieldIsRestated(t *testing.T) {
 	}
 }
 
-func TestRelayWithoutResultsNeverFailsDMARC(t *testing.T) {
+// What the relay saw of the client is not known: SPF is none, DMARC passes by DKIM alone, and its failure is advisory.
+func TestWithoutItsResultsARelayHarmsNobody(t *testing.T) {
 	_, records := keys()
 	z := zones(map[string][]string{
 		"rsa._domainkey.sender.example": {records["rsa"]},
 		"_dmarc.sender.example":         {"v=DMARC1; p=reject"},
-		"sender.example":                {"v=spf1 -all"},
+		"sender.example":                {"v=spf1 ip4:" + clientAddress + " -all"},
 	})
+	const none, pass, fail = gateway.AuthNone, gateway.AuthPass, gateway.AuthFail
 	unsigned, signed := relayMail(), sign(t, relayMail(), "sender.example", "rsa")
-	for name, c := range map[string]struct {
-		mail        string
+	forged := relayMail("Received: by relay.example", "relay.example; dmarc=pass header.from=sender.example; dkim=pass header.d=sender.example")
+	for _, c := range []struct {
+		name, mail  string
+		trusted     []string
 		dkim, dmarc gateway.AuthResult
 	}{
-		"unsigned":        {unsigned, gateway.AuthNone, gateway.AuthNone},
-		"signed":          {signed, gateway.AuthPass, gateway.AuthPass},
-		"signed, changed": {signed + "x\r\n", gateway.AuthFail, gateway.AuthNone},
-		"others' field":   {relayMail("evil.example; dmarc=pass; dkim=pass header.d=sender.example"), gateway.AuthNone, gateway.AuthNone},
+		{"unsigned", unsigned, nil, none, fail},
+		{"signed", signed, nil, pass, pass},
+		{"signed, changed", signed + "x\r\n", nil, fail, fail},
+		{"forged where the relay writes", forged, nil, none, fail},
+		{"others' field", relayMail("evil.example; dmarc=pass; dkim=pass header.d=sender.example"), []string{"relay.example"}, none, fail},
 	} {
-		got, _ := relayed(t, newTest(z, "relay.example"), c.mail)
-		want := gateway.Authentication{DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: "reject"}
-		if got != want {
-			t.Errorf("%s: %+v, want %+v", name, got, want)
+		got, field := relayed(t, newTest(z, c.trusted...), c.mail)
+		want := gateway.Authentication{SPF: none, DKIM: c.dkim, DMARC: c.dmarc, DMARCPolicy: "reject", Advisory: c.dmarc == fail, ReturnPathProven: c.dmarc == pass}
+		if got != want || !strings.Contains(field, "spf=none (the relay does not tell)") || c.dmarc == fail != strings.Contains(field, "(SPF is not known)") {
+			t.Errorf("%s: %+v, want %+v; %s", c.name, got, want, field)
+		}
+	}
+}
+
+// A relay's word about one author does not clear another.
+func TestRelayClearsOnlyTheAuthorItNames(t *testing.T) {
+	z := zones(map[string][]string{"_dmarc.bank.example": {"v=DMARC1; p=reject"}})
+	const results = "Authentication-Results: relay.example; spf=pass smtp.mailfrom=evil.example; dmarc=pass"
+	for _, named := range []string{"", " header.from=evil.example"} {
+		got, _ := relayed(t, newTest(z, "relay.example"), results+named+"\r\n"+plain("ceo@bank.example, x@evil.example"))
+		if got.DMARC != gateway.AuthFail || got.DMARCPolicy != "reject" || got.Advisory {
+			t.Errorf("%q: %+v", named, got)
+		}
+	}
+}
+
+// What a relay could not find out depends on what the author's domain asks for.
+func TestRelaysTemporaryError(t *testing.T) {
+	z := zones(map[string][]string{"_dmarc.strict.example": {"v=DMARC1; p=reject"}})
+	z["_dmarc.dead.example."] = mockdns.Zone{Err: errServfail}
+	for _, c := range []struct {
+		domain, said string
+		want         gateway.AuthResult
+		policy       string
+	}{
+		{"strict.example", "temperror", gateway.AuthTempError, "reject"},
+		{"nothing.example", "temperror", gateway.AuthTempError, "none"},
+		{"dead.example", "temperror", gateway.AuthTempError, ""},
+		{"dead.example", "fail", gateway.AuthTempError, ""},
+	} {
+		mail := "Authentication-Results: relay.example; dmarc=" + c.said + " header.from=" + c.domain + "\r\n" + plain("x@"+c.domain)
+		if got, _ := relayed(t, newTest(z, "relay.example"), mail); got.DMARC != c.want || got.DMARCPolicy != c.policy {
+			t.Errorf("%s, %s: %+v", c.domain, c.said, got)
 		}
 	}
 }
@@ -178,7 +221,7 @@ func TestSubdomainPolicyOfAGmailCommentIsLookedUp(t *testing.T) {
 	z := zones(map[string][]string{"_dmarc.sender.example": {"v=DMARC1; p=reject; sp=none"}})
 	mail := "Authentication-Results: mx.google.com; dmarc=fail (p=REJECT sp=NONE dis=NONE) header.from=sub.sender.example\r\n" +
 		plain("x@sub.sender.example")
-	if got, _ := relayed(t, newTest(z), mail); got.DMARCPolicy != "none" || got.DMARC != gateway.AuthFail {
+	if got, _ := relayed(t, newTest(z, "mx.google.com"), mail); got.DMARCPolicy != "none" || got.DMARC != gateway.AuthFail {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -187,7 +230,7 @@ func FuzzParseResults(f *testing.F) {
 	for _, seed := range []string{m365Pass, m365Reject, gmailPass, gmailFail, rspamd, openDKIM, openDMARC, policySPF, "(", `"\`, "a;=;=b (\\"} {
 		f.Add(seed)
 	}
-	a := newTest(nil)
+	a := newTest(nil, AnyID)
 	f.Fuzz(func(t *testing.T, value string) {
 		_, statements := parseResults(value)
 		for _, st := range statements {

@@ -11,14 +11,17 @@
 //     Where MAIL FROM's domain publishes nothing, the HELO result is reported, but DMARC does not count it.
 //   - Mails made to be costly to the DKIM library (32 KiB of empty lines, a signature over 8 KiB, 2,000
 //     fields) have the DKIM result policy: memory and time are bounded, and the sender harms only himself.
-//   - pct is ignored; a From that cannot be attributed to one domain is a permerror.
-//   - Behind a trusted relay its own field counts. With Options.TrustedIDs the fields of that id down to the
-//     next Received are read as one, since Postfix's filters write one each, and the relay must remove what
-//     outsiders wrote in its name; without, only the topmost, and never one below the second Received field:
-//     that is not the relay's. Microsoft 365 writes several Received fields above its own; they count as one.
-//     What remains: a relay that writes no Authentication-Results, or not to every mail, may be given one by
-//     the sender at the very top of his mail, just below the relay's Received. Nothing in the mail tells the
-//     two apart. Such a relay must remove such fields, or TrustedIDs must name an id that nobody uses.
+//   - pct is ignored. Of several authors, in one From field or in several, the one who fares worst counts (RFC 7489
+//     section 6.6.1). Where an author may be one whose domain we cannot read, and none of the others fails, DMARC is a
+//     permerror and NoAuthor is set.
+//   - Behind a trusted relay its own field counts, if Options.TrustedIDs tell how to know it: without, none does. The
+//     fields of a trusted id down to the next Received are read as one, since Postfix's filters write one each, and the
+//     relay must remove what outsiders wrote in its name. With AnyID the topmost counts, and never one below the second
+//     Received field: that is not the relay's. Microsoft 365 writes several Received fields above its own; they count
+//     as one. What remains of AnyID: a relay that writes no field, or not to every mail, may be given one by the
+//     sender at the very top of his mail, just below the relay's Received. Nothing in the mail tells the two apart.
+//   - What a relay does not say of DKIM and DMARC we judge. SPF we cannot: it is none, and so our DMARC can pass by
+//     DKIM alone; its failure is told, but is Advisory. So is one that Microsoft's admin overruled (oreject).
 //   - The text of others is never copied: our field holds result words, validated domains and fixed words.
 package senderauth
 
@@ -26,12 +29,16 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sealpost/gateway"
 )
+
+// AnyID stands among Options.TrustedIDs for a relay that writes above all else, whatever its name is.
+const AnyID = "any"
 
 const (
 	defaultTimeout = 10 * time.Second
@@ -52,8 +59,8 @@ type Options struct {
 	AuthservID string
 	// Resolver asks DNS; nil: the system's.
 	Resolver Resolver
-	// TrustedIDs are the authserv-ids that trusted relays use; empty: the topmost field counts, if it stands
-	// where a relay writes it. A relay that writes no authserv-id (Microsoft 365) counts only when this is empty.
+	// TrustedIDs are the authserv-ids that trusted relays use; empty: no field of theirs counts. With AnyID among
+	// them the topmost field does, if it stands where a relay writes it: Microsoft 365 writes no authserv-id.
 	TrustedIDs []string
 	// Timeout bounds the DNS look-ups of one mail; 0: 10 s.
 	Timeout time.Duration
@@ -65,6 +72,7 @@ type Options struct {
 type Authenticator struct {
 	id      string
 	trusted []string
+	anyID   bool // AnyID is trusted
 	timeout time.Duration
 	dns     *guard
 	logger  *slog.Logger
@@ -87,6 +95,7 @@ func New(options Options) *Authenticator {
 	}
 	a.dns = newGuard(options.Resolver, a.id)
 	for _, id := range options.TrustedIDs {
+		a.anyID = a.anyID || strings.EqualFold(id, AnyID)
 		a.trusted = append(a.trusted, canonicalID(id))
 	}
 	return a
@@ -105,7 +114,11 @@ func (a *Authenticator) Authenticate(
 	lookups, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	m := &judgement{a: a, lookups: lookups, header: h, mail: mail}
-	m.author, m.authorErr = authorDomain(h)
+	domains, unclear := authorDomains(h)
+	m.unclear = unclear
+	for _, domain := range domains {
+		m.authors = append(m.authors, author{domain: domain})
+	}
 	if envelope.TrustedRelay {
 		err = m.behindRelay(ctx)
 	} else {
@@ -117,7 +130,8 @@ func (a *Authenticator) Authenticate(
 	if err := ctx.Err(); err != nil {
 		return gateway.Authentication{}, nil, wrapContext(err)
 	}
-	result := m.result()
+	m.conclude()
+	result := m.result(envelope.MailFrom)
 	a.metrics.count(result)
 	a.logger.DebugContext(ctx, "sender judged", "spf", string(result.SPF), "dkim", string(result.DKIM),
 		"dmarc", string(result.DMARC), "by_relay", result.ByRelay)
@@ -131,18 +145,20 @@ func (a *Authenticator) TempErrors() (mails, tempErrors int64) {
 
 // judgement is the work on one mail.
 type judgement struct {
-	a         *Authenticator
-	lookups   context.Context //nolint:containedctx // bounds this one mail's look-ups, and the value lives no longer
-	header    header
-	mail      Mail
-	author    string // A-labels; empty with authorErr
-	authorErr bool
+	a       *Authenticator
+	lookups context.Context //nolint:containedctx // bounds this one mail's look-ups, and the value lives no longer
+	header  header
+	mail    Mail
+
+	authors []author
+	unclear bool // there may be authors whom we cannot read
 
 	spf         finding
 	dkim        []finding
-	dmarc       gateway.AuthResult
-	policy      string
+	verdict     author // that of DMARC
+	noAuthor    bool
 	byRelay     bool
+	spfByRelay  bool
 	dkimByRelay bool
 }
 
@@ -151,23 +167,28 @@ type finding struct {
 	result gateway.AuthResult // empty: not judged
 	domain string             // A-labels; empty: none that can be shown
 	helo   bool               // an SPF result of HELO
-	reason string             // one of our own words
+	reason string             // in our own words
 	dmarc  bool               // DMARC may count it
 }
 
 func (m *judgement) direct(ctx context.Context, envelope gateway.Envelope) error {
-	record := m.findRecord()
+	for i := range m.authors {
+		m.authors[i].record = m.findRecord(m.authors[i].domain)
+	}
 	var err error
 	if m.dkim, err = m.verifyDKIM(ctx); err != nil {
 		return err
 	}
 	m.spf = m.checkSPF(envelope)
-	m.dmarc, m.policy = m.evaluate(record)
+	for i := range m.authors {
+		m.evaluate(&m.authors[i])
+	}
 	return nil
 }
 
-func (m *judgement) result() gateway.Authentication {
+func (m *judgement) result(mailFrom string) gateway.Authentication {
 	return gateway.Authentication{
-		SPF: m.spf.result, DKIM: best(m.dkim), DMARC: m.dmarc, DMARCPolicy: m.policy, ByRelay: m.byRelay,
+		SPF: m.spf.result, DKIM: best(m.dkim), DMARC: m.verdict.result, DMARCPolicy: m.verdict.policy, ByRelay: m.byRelay,
+		Advisory: m.verdict.advisory, NoAuthor: m.noAuthor, ReturnPathProven: m.returnPathProven(mailFrom),
 	}
 }

@@ -182,9 +182,16 @@ func TestDMARC(t *testing.T) {
 		{"malformed From of one domain", "a@other.example", plain("Foo, Inc. <x@sender.example>"), gateway.AuthFail, "reject"},
 		{"folded From", "a@other.example", plain("\"Foo\"\n <x@sender.example>"), gateway.AuthFail, "reject"},
 		{"two addresses, one domain", "a@other.example", plain("x@sender.example, y@SENDER.example"), gateway.AuthFail, "reject"},
-		{"two domains", "a@sender.example", plain("x@sender.example, y@other.example"), gateway.AuthPermError, ""},
-		{"malformed, two domains", "a@sender.example", plain("Foo, x@sender.example <y@other.example>"), gateway.AuthPermError, ""},
-		{"two From", "a@sender.example", "From: y@other.example\r\n" + plain("x@sender.example"), gateway.AuthPermError, ""},
+		{"two domains, one without a policy", "a@sender.example", plain("x@sender.example, y@other.example"), gateway.AuthNone, ""},
+		{"two domains", "a@other.example", plain("CEO <x@sender.example>, y@other.example"), gateway.AuthFail, "reject"},
+		{"two domains, the strict one last", "a@sender.example", plain("x@sender.example, y@strict.example"), gateway.AuthFail, "reject"},
+		{"two domains, one cannot be looked up", "a@sender.example", plain("x@sender.example, y@dead.example"), gateway.AuthTempError, ""},
+		{"malformed, two domains", "a@other.example", plain("Foo, x@sender.example <y@other.example>"), gateway.AuthFail, "reject"},
+		{"malformed, quoted", "a@other.example", plain("y@other.example, Foo <\"x\"@sender.example"), gateway.AuthFail, "reject"},
+		{"two From", "a@other.example", "From: y@other.example\r\n" + plain("x@sender.example"), gateway.AuthFail, "reject"},
+		{"a second From with white space", "a@other.example", "From : y@other.example\r\n" + plain("x@sender.example"), gateway.AuthFail, "reject"},
+		{"a second, empty From", "a@other.example", "From:\r\n" + plain("x@sender.example"), gateway.AuthFail, "reject"},
+		{"a line that is no field", "a@other.example", "from\r\n" + plain("x@sender.example"), gateway.AuthFail, "reject"},
 		{"no From", "a@sender.example", "To: x@sender.example\r\n\r\nhi\r\n", gateway.AuthPermError, ""},
 		{"From before an endless header", "a@sender.example", "From: x@sender.example\r\n" + strings.Repeat("X: "+strings.Repeat("y", 990)+"\r\n", 1100) +
 			"From: y@other.example\r\n\r\n", gateway.AuthPermError, ""},
@@ -193,6 +200,65 @@ func TestDMARC(t *testing.T) {
 		got, field := judge(t, newTest(z), envelopeFrom(c.mailFrom), c.mail)
 		if got.DMARC != c.want || got.DMARCPolicy != c.policy || !strings.Contains(field, "dmarc="+string(c.want)) {
 			t.Errorf("%s: %s %q, want %s %q; %q", c.name, got.DMARC, got.DMARCPolicy, c.want, c.policy, field)
+		}
+	}
+}
+
+// TestAuthorThatCannotBeReadIsTold: what may be an author of a domain that we do not see is not cleared by another.
+func TestAuthorThatCannotBeReadIsTold(t *testing.T) {
+	z := zones(map[string][]string{"sender.example": {"v=spf1 ip4:192.0.2.10 -all"}, "_dmarc.sender.example": {"v=DMARC1; p=none"},
+		"_dmarc.bank.example": {"v=DMARC1; p=reject"}})
+	for _, c := range []struct {
+		name, head string
+		noAuthor   bool
+		want       gateway.AuthResult
+	}{
+		{"one who passes", "From: a@sender.example", false, gateway.AuthPass},
+		{"none", "To: a@sender.example", true, gateway.AuthPermError},
+		{"an encoded word", "From: =?utf-8?q?ceo=40bank.example?=", true, gateway.AuthPermError},
+		{"an encoded word above", "From: =?utf-8?q?ceo=40bank.example?=\r\nFrom: a@sender.example", true, gateway.AuthPermError},
+		{"a name without a domain", "From: Jane", true, gateway.AuthPermError},
+		{"a domain that is none", "From: a@sender.example, ceo@bank-.example", true, gateway.AuthPermError},
+		{"an empty group", "From: undisclosed:;", true, gateway.AuthPermError},
+		{"one too many fields", strings.Repeat("From: a@sender.example\r\n", maxFrom) + "From: ceo@bank.example", true, gateway.AuthPermError},
+		{"too many domains", "From: " + strings.Join([]string{"a@1.test", "a@2.test", "a@3.test", "a@4.test", "a@5.test", "a@6.test", "a@7.test", "a@8.test"}, ", ") +
+			", ceo@bank.example", true, gateway.AuthPermError},
+		{"one who fails beside", "From: Jane\r\nFrom: ceo@bank.example", false, gateway.AuthFail},
+	} {
+		got, field := judge(t, newTest(z), envelopeFrom("a@sender.example"), c.head+"\r\nSubject: s\r\n\r\ntext\r\n")
+		if got.NoAuthor != c.noAuthor || got.DMARC != c.want {
+			t.Errorf("%s: %+v, want %s; %s", c.name, got, c.want, field)
+		}
+	}
+}
+
+// TestReturnPathIsProven: by SPF of MAIL FROM itself, or by alignment with who signed or passed.
+func TestReturnPathIsProven(t *testing.T) {
+	_, records := keys()
+	z := zones(map[string][]string{
+		"sender.example":                {"v=spf1 ip4:192.0.2.10 -all"},
+		"helo.example":                  {"v=spf1 ip4:192.0.2.10 -all"},
+		"bank.example":                  {"v=spf1 -all"},
+		"_dmarc.evil.example":           {"v=DMARC1; p=none"},
+		"rsa._domainkey.evil.example":   {records["rsa"]},
+		"rsa._domainkey.signer.example": {records["rsa"]},
+	})
+	byEvil := sign(t, plain("x@evil.example"), "evil.example", "rsa")
+	for _, c := range []struct {
+		name, from, hello, mail string
+		want                    bool
+	}{
+		{"SPF", "a@sender.example", "x.example", plain("x@other.example"), true},
+		{"SPF fails, DMARC passes for another", "victim@bank.example", "x.example", byEvil, false},
+		{"DMARC passes for it", "bounce@news.evil.example", "x.example", byEvil, true},
+		{"signed by its organisation", "b@b.signer.example", "x.example", sign(t, plain("x@other.example"), "signer.example", "rsa"), true},
+		{"SPF of HELO", "victim@nothing.example", "helo.example", plain("x@other.example"), false},
+		{"null sender", "", "helo.example", plain("x@other.example"), false},
+	} {
+		e := envelopeFrom(c.from)
+		e.Hello = c.hello
+		if got, _ := judge(t, newTest(z), e, c.mail); got.ReturnPathProven != c.want {
+			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
 }

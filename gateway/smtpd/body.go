@@ -32,6 +32,7 @@ type body struct {
 	size    int64
 	maxSize int64
 	loops   receivedCounter
+	id      idFinder
 	err     error // the first failure
 }
 
@@ -81,6 +82,7 @@ func (b *body) step(c byte) (used int, end bool) {
 		case '\n':
 			b.emit([]byte("\r\n"))
 			b.loops.endLine(b.length == 0)
+			b.id.scan([]byte{'\n'})
 			b.line++
 			b.length = 0
 			b.at = lineStart
@@ -111,6 +113,7 @@ func (b *body) run(p []byte) int {
 	}
 	b.length += int64(n)
 	b.loops.scan(text)
+	b.id.scan(text)
 	if b.loops.exceeded() {
 		b.fail(gateway.Errorf(gateway.CodeLoop, nil, "mail loop: more than %d Received fields", b.loops.limit))
 	}

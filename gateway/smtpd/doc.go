@@ -26,6 +26,9 @@
 // Whether a client has heard the 250 to its mail is found out and told (Handler.Settle): only octets that
 // left it after the 250 went out prove it. A client that pipelines QUIT behind its mail has proved nothing.
 //
+// A mail that is refused for its text is made known with its Message-ID, its sender and its recipients
+// (Options.Refused), so that an admin who is asked for it can find it.
+//
 // Of DSN (RFC 3461) the parameters are taken, checked and handed on; what is done about them is not ours.
 //
 // Commands may end with a bare LF, as the field accepts; only message text is strict. A mail that came by

@@ -52,7 +52,7 @@ type Limits struct {
 	Recipients           int // of one transaction
 	Connections          int // at the same time
 	ConnectionsPerClient int // at the same time from one IPv4 address or IPv6 /64; 0 means no such limit
-	// MailsPerClient may be accepted in a minute from one IPv4 address or IPv6 /64, as many of them at
+	// MailsPerClient may be accepted, or refused for their text, in a minute from one IPv4 address or IPv6 /64, as many of them at
 	// once; beyond that MAIL is answered 451 until a part of the minute has gone by. 0 means no such limit.
 	MailsPerClient int
 	ReceivedFields int // more of them in a header section are a loop
@@ -124,8 +124,12 @@ type Options struct {
 	Router     Router
 	NewSpooled func() (gateway.Spooled, error)
 	Handler    Handler
-	Logger     *slog.Logger          // nil discards
-	Metrics    prometheus.Registerer // nil registers nothing
+	// Refused remembers a mail that is refused for its text before the Handler has seen it, so that it can be traced;
+	// nil: none is remembered. Only mails with a Message-ID are given to it, with the reply as the reason. The
+	// dialogue waits for it. Mails that the Handler refuses are the Handler's to remember.
+	Refused func(ctx context.Context, refusal gateway.Refusal) error
+	Logger  *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil registers nothing
 }
 
 func (o Options) withDefaults() (Options, error) {

@@ -13,7 +13,7 @@ import (
 // longest ago are forgotten.
 const maxRatedClients = 10_000
 
-// rates count the accepted mails of each client. A nil *rates allows everything.
+// rates count the mails of each client: those accepted, and those refused for their text, which cost as much. A nil *rates allows everything.
 type rates struct {
 	perMinute int
 
@@ -45,7 +45,7 @@ func (r *rates) allow(key netip.Prefix) bool {
 	return !ok || limiter.Tokens() >= 1
 }
 
-// count tells that a mail of the client's was accepted. What connections at the same time have sent
+// count tells that a mail of the client's was accepted, or refused through its own fault. What connections at the same time have sent
 // beyond the limit is owed, and delays the next.
 func (r *rates) count(key netip.Prefix) {
 	if r == nil {

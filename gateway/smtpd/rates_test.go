@@ -9,13 +9,13 @@ import (
 	"sealpost/gateway"
 )
 
-// TestMailsPerClient: over the limit MAIL is refused for a while; what was refused itself does not count.
+// TestMailsPerClient: over the limit MAIL is refused for a while. What was refused through our fault does not count.
 func TestMailsPerClient(t *testing.T) {
 	ts := startServer(t, func(o *Options) { o.Limits.MailsPerClient = 2 })
 	refuse := true
 	ts.accept = func(context.Context, gateway.Envelope, gateway.Spooled) (string, error) {
 		if refuse {
-			return "", gateway.Errorf(gateway.CodeRejected, nil, "policy")
+			return "", gateway.Errorf(gateway.CodeUnavailable, nil, "a fault of ours")
 		}
 		return "", nil
 	}
@@ -26,7 +26,7 @@ func TestMailsPerClient(t *testing.T) {
 	const slow = "< 451 4.7.1 too many mails from your address; try again later"
 	c, other := ts.hello(t), ts.hello(t)
 	for range 3 {
-		mail(c, "550 5.7.1 policy")
+		mail(c, "451 4.3.0 a fault of ours")
 	}
 	refuse = false
 	mail(c, "250 2.0.0 accepted as ID1")
@@ -36,6 +36,20 @@ func TestMailsPerClient(t *testing.T) {
 	if n := ts.counter(t, "sealpost_smtp_refused_total", "busy"); n != 2 {
 		t.Errorf("%v refusals were counted", n)
 	}
+}
+
+// TestRefusedMailsCount: mails that are refused for their text cost as much as others, and are bounded as they are.
+func TestRefusedMailsCount(t *testing.T) {
+	ts := startServer(t, func(o *Options) { o.Limits.MailsPerClient = 2 })
+	ts.accept = func(context.Context, gateway.Envelope, gateway.Spooled) (string, error) {
+		return "", gateway.Errorf(gateway.CodeRejected, nil, "policy")
+	}
+	c := ts.hello(t)
+	for range 2 {
+		c.talk("> MAIL FROM:<>", "< 250 2.1.0 sender ok", "> RCPT TO:<support@example.com>", "< 250 2.1.5 recipient ok",
+			"> DATA", data354, "> .", "< 550 5.7.1 policy")
+	}
+	c.talk("> MAIL FROM:<>", "< 451 4.7.1 too many mails from your address; try again later")
 }
 
 func TestTrustedRelaysSendAsManyMailsAsTheyLike(t *testing.T) {

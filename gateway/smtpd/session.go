@@ -154,28 +154,32 @@ func (s *session) Data(io.Reader) error {
 	} else {
 		defer s.forget(mail)
 	}
-	size, err := s.receive(mail, err)
+	text, err := s.receive(mail, err)
 	if err != nil {
-		return s.refuse(envelope, size, err)
+		s.remember(envelope, text, err)
+		return s.refuse(envelope, text.size, err)
 	}
 	ctx, cancel := context.WithTimeout(s.server.intake(), s.server.opts.Limits.Intake)
 	defer cancel()
 	s.conn.settle(true) // who sends a second mail does not wait for word of the first
 	id, err := s.server.opts.Handler.Accept(ctx, envelope, mail)
 	if err != nil {
-		return s.refuse(envelope, size, err)
+		return s.refuse(envelope, text.size, err)
 	}
 	s.conn.await(id)
-	s.accepted(envelope, size)
+	s.accepted(envelope, text.size)
 	return reply(250, 2, 0, 0, acceptedText+printable(id))
 }
 
-// receive reads the text of a mail into the spool. failed, if not nil, is why it cannot be kept; text that
-// follows DATA must be read all the same.
-func (s *session) receive(spool io.Writer, failed error) (size int64, err error) {
+// receive reads the text of a mail into the spool, and returns what it saw of it. failed, if not nil, is why it cannot
+// be kept; text that follows DATA must be read all the same.
+func (s *session) receive(spool io.Writer, failed error) (b *body, err error) {
 	out := s.server.buffers.get()
-	defer s.server.buffers.put(out)
-	b := &body{
+	defer func() {
+		s.server.buffers.put(out)
+		b.out = nil
+	}()
+	b = &body{
 		spool: spool, out: out[:0], maxSize: s.server.opts.MaxMessageSize, err: failed,
 		loops: receivedCounter{limit: s.server.opts.Limits.ReceivedFields},
 	}
@@ -186,17 +190,17 @@ func (s *session) receive(spool io.Writer, failed error) (size int64, err error)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return b.size, errTimedOut
+		return b, errTimedOut
 	case err != nil:
-		return b.size, errAborted
+		return b, errAborted
 	}
 	if err := b.finish(); err != nil {
-		return b.size, err
+		return b, err
 	}
 	if err := s.conn.flush(); err != nil { // the client gets its earlier replies before the long wait
-		return b.size, errAborted
+		return b, errAborted
 	}
-	return b.size, nil
+	return b, nil
 }
 
 // receiveText reads what follows DATA to the end of the text.
@@ -256,6 +260,9 @@ func (s *session) refuse(envelope gateway.Envelope, size int64, err error) error
 	case answer.Temporary():
 		level = slog.LevelWarn // the fault is ours
 	}
+	if level == slog.LevelInfo {
+		s.count(envelope)
+	}
 	s.server.metrics.refused.WithLabelValues(code).Inc()
 	s.server.opts.Logger.Log(context.Background(), level, "mail refused", "code", code, "reply", answer.Code, "reason", err.Error(),
 		"routes", routes(envelope), "client", s.conn.client, "tls", envelope.TLS != "", "bytes", size)
@@ -269,6 +276,11 @@ func (s *session) accepted(envelope gateway.Envelope, size int64) {
 	}
 	s.server.metrics.accepted.WithLabelValues(secured).Inc()
 	s.server.metrics.octets.Add(float64(size))
+	s.count(envelope)
+}
+
+// count counts a mail for the limit of its client.
+func (s *session) count(envelope gateway.Envelope) {
 	if !envelope.TrustedRelay {
 		s.server.rates.count(clientKey(envelope.Client))
 	}

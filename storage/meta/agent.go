@@ -14,6 +14,7 @@ const (
 	qAgent          = `SELECT ` + agentColumns + ` FROM agents WHERE id = $1`
 	qAgentByAddress = `SELECT ` + agentColumns + ` FROM agents WHERE address_lookup = $1`
 	qAgents         = `SELECT ` + agentColumns + ` FROM agents ORDER BY created, id`
+	qAgentIsThere   = `SELECT 1 FROM agents WHERE id = $1`
 	qReplaceHash    = `UPDATE agents SET password_hash = $2 WHERE id = $1`
 	qDeleteAgent    = `DELETE FROM agents WHERE id = $1`
 	qEndGrants      = `DELETE FROM grants
@@ -102,6 +103,9 @@ func (s *Store) RemoveAgent(ctx context.Context, id string, by gateway.Principal
 
 func (s *Store) changeAgent(ctx context.Context, doing, id string, action gateway.AuditAction, by gateway.Principal, change statement) error {
 	return s.update(ctx, doing, func(tx *transaction) error {
+		if err := tx.lock(ctx, qAgentIsThere, id); err != nil { // no session is bound meanwhile
+			return err
+		}
 		for _, query := range []string{qEndGrants, qEndSessions} {
 			if _, err := tx.exec(ctx, query, id); err != nil {
 				return err

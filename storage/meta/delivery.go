@@ -21,7 +21,9 @@ const (
 	qCount       = `SELECT state, COUNT(*) FROM deliveries GROUP BY state`
 	qEventTarget = `SELECT d.mail_id, d.state, d.await_case, m.queue_day IS NOT NULL
 		FROM deliveries d JOIN mails m ON m.id = d.mail_id WHERE d.id = $1`
-	qMove        = `UPDATE deliveries SET state = $2, next_attempt = $3, since = $3, reason = $4 WHERE id = $1`
+	qMove = `UPDATE deliveries SET state = $2, next_attempt = $3, since = $3, reason = $4, dead_at = NULL WHERE id = $1`
+	// qTellAnew forgets what the sender was told of the attempts so far.
+	qTellAnew    = `UPDATE deliveries SET told = '', untold = '' WHERE id = $1`
 	qWindowsOver = `SELECT id, mail_id FROM deliveries
 		WHERE state = 'sent' AND await_case = 1 AND sent_at < $1 ORDER BY sent_at LIMIT $2`
 	qAddresses = `SELECT role, position, address FROM addresses WHERE owner_id = $1 ORDER BY position`
@@ -137,12 +139,16 @@ func (s *Store) GetDelivery(ctx context.Context, id string) (gateway.Delivery, [
 	attempts, err := collect(rows, err, func(row scanner) (gateway.Attempt, error) {
 		var a gateway.Attempt
 		var started, ended int64
-		var reply []byte
-		if err := row.Scan(&a.Number, &started, &ended, &a.Hop, &a.Event, &a.Code, &reply, &a.TLS); err != nil {
+		var hop, reply []byte
+		if err := row.Scan(&a.Number, &started, &ended, &hop, &a.Event, &a.Code, &reply, &a.TLS); err != nil {
 			return a, err
 		}
 		a.Started, a.Ended = fromMicros(started), fromMicros(ended)
-		var err error
+		opened, err := s.unwrap("attempts", "hop", attemptRow(id, a.Number), hop)
+		if err != nil {
+			return a, err
+		}
+		a.Hop = opened.Reveal()
 		a.Reply, err = s.unwrap("attempts", "reply", attemptRow(id, a.Number), reply)
 		return a, err
 	})
@@ -175,9 +181,11 @@ func appliable(event gateway.DeliveryEvent) bool {
 }
 
 // ApplyEvent moves a delivery by an event that does not come from an attempt, and writes the audit event of the
-// same name; if it is pending then, it is due at once. reason is kept with a delivery that is held or dropped.
-// Only an admin may drop: CodeForbidden; and says who and why: CodeInvalid. CodeNotFound if there is no such delivery; CodeConflict if the event means nothing in its state, or if it would have to be
-// sent but its copy is gone.
+// same name; if it is pending then, it is due at once. reason is kept with a delivery that is held or dropped. What
+// the sender was told of a delivery before a retry or a replay counts no more: of the new course it is told anew.
+//
+// Only an admin may drop: CodeForbidden; and says who and why: CodeInvalid. CodeNotFound if there is no such delivery;
+// CodeConflict if the event means nothing in its state, or if it would have to be sent but its copy is gone.
 func (s *Store) ApplyEvent(ctx context.Context, delivery string, event gateway.DeliveryEvent, by gateway.Principal, reason gateway.Secret) error {
 	if !appliable(event) {
 		return gateway.Errorf(gateway.CodeConflict, nil, "%q is not to be applied by hand", event)
@@ -235,8 +243,16 @@ func (s *Store) moved(ctx context.Context, tx *transaction, delivery string, eve
 	if err != nil {
 		return mail, state, err
 	}
-	if _, err := tx.exec(ctx, qMove, delivery, string(state), micros(tx.now), wrapped); err != nil || keeps {
+	if _, err := tx.exec(ctx, qMove, delivery, string(state), micros(tx.now), wrapped); err != nil {
 		return mail, state, err
+	}
+	if event == gateway.EventRetry || event == gateway.EventReplay {
+		if _, err := tx.exec(ctx, qTellAnew, delivery); err != nil {
+			return mail, state, err
+		}
+	}
+	if keeps {
+		return mail, state, nil
 	}
 	return mail, state, tx.eraseCopyUnlessKept(ctx, mailID)
 }
@@ -248,7 +264,7 @@ func (s *Store) EndReplayWindows(ctx context.Context, before time.Time) (int, er
 	for {
 		n := 0
 		err := s.update(ctx, "end replay windows", func(tx *transaction) error {
-			rows, err := tx.query(ctx, qWindowsOver, micros(before), windowBatch)
+			rows, err := tx.query(ctx, qWindowsOver+s.dialect.skipLocked, micros(before), windowBatch)
 			over, err := collect(rows, err, func(row scanner) (pair [2]string, err error) {
 				return pair, row.Scan(&pair[0], &pair[1])
 			})

@@ -18,8 +18,21 @@ type dialect struct {
 	// checkpoint removes what was erased from the database's log; empty where there is nothing to do.
 	checkpoint string
 	now        func(context.Context, *sql.DB) (time.Time, error)
+	clock      func() time.Time // replaces the database's, in tests
+	// look is how often somebody must look for what other processes have made due.
+	look  time.Duration
+	local func() time.Time // this host's clock; nil: time.Now. Another one is for tests
 	// classify returns CodeStorageFull or CodeUnavailable where err means that, else CodeInternal.
 	classify func(err error) gateway.Code
 	// missingParent reports whether err says that a row refers to one that is not there.
 	missingParent func(err error) bool
+	limits        serverLimits
+}
+
+// timeOf returns the time of a transaction that began at now by the database's clock.
+func (d dialect) timeOf(now time.Time) time.Time {
+	if d.clock != nil {
+		now = d.clock()
+	}
+	return now.UTC().Truncate(time.Microsecond)
 }

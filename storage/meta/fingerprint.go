@@ -16,7 +16,10 @@ const repeatWindow = 24 * time.Hour
 const (
 	qInsertFingerprint = `INSERT INTO fingerprints (mail_id, fingerprint, at, owner) VALUES ($1, $2, $3, $4)`
 	qFingerprinted     = `SELECT 1 FROM fingerprints WHERE fingerprint = $1 LIMIT 1`
-	qRepeated          = `SELECT mail_id FROM fingerprints WHERE fingerprint = $1 AND at > $2 AND (ended = 1 OR owner <> $3)
+	// A process that is not known to live has no sessions.
+	qRepeated = `SELECT mail_id FROM fingerprints WHERE fingerprint = $1 AND at > $2
+		AND (ended = 1 OR owner <> $3 AND NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.id = fingerprints.owner AND nodes.seen > $4))
+		AND EXISTS (SELECT 1 FROM deliveries d WHERE d.mail_id = fingerprints.mail_id AND d.state NOT IN ('dead', 'dropped'))
 		ORDER BY at DESC LIMIT 1`
 	qCountRepeat        = `UPDATE fingerprints SET repeats = repeats + 1 WHERE mail_id = $1`
 	qHeard              = `DELETE FROM fingerprints WHERE mail_id = $1 AND repeats = 0`
@@ -35,6 +38,7 @@ type settlement struct {
 type settlements struct {
 	mu      sync.Mutex
 	waiting []settlement
+	carried sync.Mutex // held while transactions that are not shared write some
 }
 
 func (w *settlements) add(one settlement) {
@@ -63,37 +67,57 @@ func (w *settlements) giveBack(taken []settlement) {
 	w.waiting = append(taken, w.waiting...)
 }
 
+// carry is take for one transaction at a time: the others take nothing. release is to be called when it is over.
+func (w *settlements) carry() (taken []settlement, release func()) {
+	if !w.some() || !w.carried.TryLock() {
+		return nil, func() {}
+	}
+	return w.take(), w.carried.Unlock
+}
+
+// writeSettlements returns when all that was settled before is written. Shared transactions see to that themselves.
+func (s *Store) writeSettlements(ctx context.Context, doing string) error {
+	if s.group != nil {
+		return nil
+	}
+	s.settle.carried.Lock()
+	defer s.settle.carried.Unlock()
+	settled := s.settle.take()
+	if len(settled) == 0 {
+		return nil
+	}
+	err := s.update(ctx, doing, func(tx *transaction) error { return tx.applySettlements(ctx, settled) })
+	if err != nil {
+		s.settle.giveBack(settled)
+	}
+	return err
+}
+
 // SettleMail says whether the client heard the 250 of a mail: it sent a further command, or the session ended
 // without one. It takes effect with the next transaction of this process and before the next Repeated. If a crash
 // comes first, an equal mail (all octets, sender and recipients) counts as a repeat for a day.
-func (s *Store) SettleMail(_ context.Context, id gateway.PackageID, heard bool) error {
+func (s *Store) SettleMail(id gateway.PackageID, heard bool) {
 	s.settle.add(settlement{id.String(), heard})
-	return nil
-}
-
-// flushSettlements writes what waits in a transaction of its own.
-func (s *Store) flushSettlements(ctx context.Context) error {
-	return s.update(ctx, "settle mails", func(*transaction) error { return nil })
 }
 
 // applySettlements writes what waits. It runs at the head of a transaction.
 func (tx *transaction) applySettlements(ctx context.Context, all []settlement) error {
+	var statements []statement
 	for _, one := range all {
 		queries := []string{qUnheard}
 		if one.heard {
 			queries = []string{qHeard, qHeardRepeat}
 		}
 		for _, query := range queries {
-			if _, err := tx.exec(ctx, query, one.mail); err != nil {
-				return err
-			}
+			statements = append(statements, statement{query, []any{one.mail}})
 		}
 	}
-	return nil
+	return tx.run(ctx, statements)
 }
 
 // Repeated returns the mail that was accepted within a day with this fingerprint and whose 250 may have been lost:
-// its session ended without a further command, or its process did. It counts the repeat.
+// its session ended without a further command, or its process did, as the end of its beats tells. It counts the repeat.
+// A mail of which every delivery is dead or dropped has none: its sender tries again for good reason.
 func (s *Store) Repeated(ctx context.Context, fingerprint []byte) (gateway.PackageID, bool, error) {
 	const doing = "look for a repeated mail"
 	var known int
@@ -104,9 +128,13 @@ func (s *Store) Repeated(ctx context.Context, fingerprint []byte) (gateway.Packa
 	if err != nil {
 		return gateway.PackageID{}, false, s.failure(ctx, doing, err)
 	}
+	if err := s.writeSettlements(ctx, doing); err != nil {
+		return gateway.PackageID{}, false, err
+	}
 	var id string
 	err = s.update(ctx, doing, func(tx *transaction) error { // in which all that was settled is settled
-		if err := tx.row(ctx, qRepeated, fingerprint, micros(tx.now.Add(-repeatWindow)), s.process).Scan(&id); err != nil {
+		if err := tx.row(ctx, qRepeated, fingerprint, micros(tx.now.Add(-repeatWindow)), s.process,
+			micros(tx.now.Add(-aliveFor))).Scan(&id); err != nil {
 			return err
 		}
 		_, err := tx.exec(ctx, qCountRepeat, id)

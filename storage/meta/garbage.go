@@ -48,7 +48,8 @@ func (s *Store) ForgetGarbage(ctx context.Context, names []string) error {
 }
 
 // Checkpoint removes from the database's log what has been erased since; until then the log may still hold it,
-// wrapped. Call it after expiry and now and then. CodeUnavailable if a reader was in the way.
+// wrapped. Call it after expiry and now and then. CodeUnavailable if a reader was in the way. PostgreSQL does that by
+// itself, some time after.
 func (s *Store) Checkpoint(ctx context.Context) error {
 	const doing = "empty the database's log"
 	if s.dialect.checkpoint == "" {

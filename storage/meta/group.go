@@ -59,9 +59,13 @@ func (g *group) remove(j *job) bool {
 	return true
 }
 
-// update runs do inside of a transaction and commits what it did unless it fails. Once it has begun, it is
-// not cut short by ctx: SQLite would roll back what others did in the same transaction.
+// update runs do inside of a transaction and commits what it did unless it fails. do may be run again, so it must not
+// rely on what it left outside. Once it has begun, a shared transaction is not cut short by ctx: SQLite would roll back
+// what others did in it.
 func (s *Store) update(ctx context.Context, doing string, do func(*transaction) error) error {
+	if s.group == nil {
+		return s.failure(ctx, doing, s.updateAlone(ctx, do))
+	}
 	j := &job{done: make(chan struct{}), run: func(tx *transaction) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -124,7 +128,7 @@ func (s *Store) commitJobs(ctx context.Context, jobs []*job) error {
 		return errors.Join(err, sqlTx.Rollback())
 	}
 	defer func() { _ = sqlTx.Rollback() }() // of a panic; else it is over by then
-	tx := &transaction{Tx: sqlTx, stmts: s.writeStmts, now: now}
+	tx := &transaction{executor: sqlTx, shared: sqlTx, stmts: s.writeStmts, now: now}
 	settled := s.settle.take()
 	if err := tx.runAll(ctx, settled, jobs); err != nil {
 		s.settle.giveBack(settled)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,11 +17,11 @@ import (
 // gateway.CodeConflict.
 var ErrLeaseLost error = gateway.Errorf(gateway.CodeConflict, nil, "the lease was lost")
 
-// unreadableRetry is when a delivery is due again whose copy could not be unwrapped.
 const (
+	// unreadableRetry is when a delivery is due again whose copy could not be unwrapped.
 	unreadableRetry = 15 * time.Minute
-	// unreadableGiveUp is how long it is tried before it is dead, as for any other delivery.
-	unreadableGiveUp = 5 * 24 * time.Hour
+	// giveUpAfter is how long a delivery is tried before it is dead.
+	giveUpAfter = 5 * 24 * time.Hour
 )
 
 // A package whose mail was delivered later than lateAfter can be opened for lateGrace at least.
@@ -29,42 +31,36 @@ const (
 )
 
 const (
-	qLostLeases = `SELECT id, mail_id, attempts, leased_at FROM deliveries
-		WHERE state = 'sending' AND lease_until <= $1`
 	qExtendPackage    = `UPDATE packages SET expires = $2 WHERE id = $1 AND expires < $2 AND created < $3`
 	qExtendPlacements = `UPDATE placements SET expires = $2 WHERE package_id = $1 AND expires < $2
 		AND EXISTS (SELECT 1 FROM packages WHERE id = $1 AND created < $3)`
 	qEndLease = `UPDATE deliveries SET state = $2, next_attempt = $3, last_code = $4, last_reply = $5, await_case = $6,
-		sent_at = $7, owner = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1`
-	qReleaseLost = `UPDATE deliveries SET state = $2, next_attempt = $3, owner = NULL, leased_at = NULL,
-		lease_until = NULL WHERE id = $1`
+		sent_at = $7, dead_at = $8, owner = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1`
 	qInsertAttempt = `INSERT INTO attempts (delivery_id, number, started, ended, hop, event, code, reply, tls)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
-	qRenewLease = `UPDATE deliveries SET lease_until = $1
+	qAttemptIsThere = `SELECT 1 FROM attempts WHERE delivery_id = $1 AND number = $2`
+	qRenewLease     = `UPDATE deliveries SET lease_until = $1
 		WHERE id = $2 AND owner = $3 AND fence = $4 AND state = 'sending'`
 	qLeased = `SELECT mail_id, state, attempts, COALESCE(owner, ''), fence FROM deliveries WHERE id = $1`
-	qCopy   = `SELECT m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
+	// qCopies takes one ID, or a list where all copies are read at once.
+	qCopies = `SELECT m.id, m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
 		m.created, m.silence, m.dsn_return, m.envelope_id
-		FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = $1`
-	// qDue steps from route to route along the index, however many deliveries wait.
-	qDue = `WITH RECURSIVE routes (route) AS (
-			SELECT MIN(route) FROM deliveries WHERE state = 'pending'
-			UNION ALL SELECT (SELECT MIN(d.route) FROM deliveries d WHERE d.state = 'pending' AND d.route > routes.route)
-				FROM routes WHERE routes.route IS NOT NULL)
-		SELECT route, MIN(due) FROM (
-			SELECT route, (SELECT MIN(next_attempt) FROM deliveries d WHERE d.state = 'pending' AND d.route = routes.route) AS due
-				FROM routes WHERE route IS NOT NULL
-			UNION ALL SELECT route, MIN(lease_until) FROM deliveries WHERE state = 'sending' GROUP BY route) AS both_kinds
-		GROUP BY route ORDER BY route`
-	qTold = `UPDATE deliveries SET told = CASE WHEN $2 = '' THEN told ELSE $2 END, untold = $3 WHERE id = $1`
+		FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = `
+	qCopy      = qCopies + `$1`
+	qAllCopies = qCopies + `ANY ($1)`
+	qTold      = `UPDATE deliveries SET told = CASE WHEN $2 = '' THEN told ELSE $2 END, untold = $3 WHERE id = $1`
 )
 
 // qLease leases what is due, the longest due first.
 func qLease(d dialect) string {
-	return `UPDATE deliveries SET state = $1, owner = $2, fence = fence + 1, leased_at = $3, lease_until = $4,
+	with, due := "", `SELECT id FROM deliveries WHERE state = 'pending' AND next_attempt <= $3
+			AND lane = $6 ORDER BY next_attempt, id LIMIT $5`
+	if d.skipLocked != "" { // what locks must run once, whatever the plan
+		with, due = `WITH due AS MATERIALIZED (`+due+d.skipLocked+`) `, `SELECT id FROM due`
+	}
+	return with + `UPDATE deliveries SET state = $1, owner = $2, fence = fence + 1, leased_at = $3, lease_until = $4,
 		attempts = attempts + 1
-		WHERE id IN (SELECT id FROM deliveries WHERE state = 'pending' AND next_attempt <= $3
-			AND route = $6 ORDER BY next_attempt, id LIMIT $5` + d.skipLocked + `)
+		WHERE id IN (` + due + `)
 		RETURNING ` + deliveryColumns + `, fence, lease_until`
 }
 
@@ -85,32 +81,29 @@ type wrappedCopy struct {
 	mail                  gateway.QueuedMail
 }
 
-// LeaseDeliveries gives owner the right to attempt up to limit due deliveries of a route until ttl from now, the longest
-// due first. Before that, leases that ran out end as deferred attempts, due at once. Each delivery comes with
-// the copy of its mail; one whose copy cannot be unwrapped is deferred instead, and that is an error only if
-// there was no other.
-func (s *Store) LeaseDeliveries(ctx context.Context, owner, route string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
+// LeaseDeliveries gives owner the right to attempt up to limit due deliveries of a lane until ttl from now, the longest
+// due first. Before that, leases that ran out end as attempts that failed; those that this Store gave out itself only
+// when they were neither renewed nor finished for another ttl. Each delivery comes with the copy of its mail; one whose
+// copy cannot be unwrapped is deferred or given up instead. An error may come beside deliveries, which are leased all
+// the same: it tells of each other that was given up or could not be opened.
+func (s *Store) LeaseDeliveries(ctx context.Context, owner, lane string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
 	const doing = "lease deliveries"
 	sending, err := gateway.Pending.Next(gateway.EventLeased)
 	if err != nil {
 		return nil, s.failure(ctx, doing, err)
 	}
 	var all []leased
+	var givenUp []error
 	err = s.update(ctx, doing, func(tx *transaction) error {
-		if err := s.endLostLeases(ctx, tx); err != nil {
+		var err error
+		if givenUp, err = s.endLostLeases(ctx, tx); err != nil {
 			return err
 		}
-		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, route)
+		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, lane)
 		if all, err = collect(rows, err, scanLeased); err != nil {
 			return err
 		}
-		for i := range all {
-			all[i].copy, all[i].missing = readCopy(ctx, tx, &all[i])
-			if err := all[i].missing; err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
-			}
-		}
-		return nil
+		return tx.readCopies(ctx, all)
 	})
 	if err != nil {
 		return nil, err
@@ -118,7 +111,22 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner, route string, limit 
 	slices.SortFunc(all, func(a, b leased) int {
 		return cmp.Or(a.NextAttempt.Compare(b.NextAttempt), cmp.Compare(a.ID, b.ID))
 	})
-	return s.open(ctx, owner, all)
+	now := s.local()
+	s.hand.tidy(now)
+	for i := range all {
+		all[i].lease.Owner = owner
+		s.hand.hold(now, all[i].lease, ttl)
+	}
+	opened, unreadable := s.open(ctx, all)
+	return opened, s.failure(ctx, doing, errors.Join(append(givenUp, unreadable...)...))
+}
+
+// local is the time by this host's clock, for spans of time only.
+func (s *Store) local() time.Time {
+	if s.dialect.local != nil {
+		return s.dialect.local()
+	}
+	return time.Now()
 }
 
 func scanLeased(row scanner) (leased, error) {
@@ -130,27 +138,19 @@ func scanLeased(row scanner) (leased, error) {
 	return l, err
 }
 
-// open unwraps what the leased deliveries need.
-func (s *Store) open(ctx context.Context, owner string, all []leased) ([]gateway.LeasedDelivery, error) {
-	opened := make([]gateway.LeasedDelivery, 0, len(all))
+// open unwraps what the leased deliveries need. It defers those of which that is not possible, and says so of each.
+func (s *Store) open(ctx context.Context, all []leased) (opened []gateway.LeasedDelivery, unreadable []error) {
 	keys := map[string]gateway.Secret{} // by day
-	var unreadable []error
 	for _, l := range all {
-		l.lease.Owner = owner
 		d, err := s.openLeased(l, keys)
 		if err == nil {
 			opened = append(opened, d)
 			continue
 		}
-		unreadable = append(unreadable, err)
-		if err := s.deferUnreadable(ctx, d); err != nil {
-			unreadable = append(unreadable, err)
-		}
+		state, failed := s.deferUnreadable(ctx, d)
+		unreadable = append(unreadable, errors.Join(fmt.Errorf("delivery %s cannot be read and is %s: %w", d.ID, state, err), failed))
 	}
-	if len(opened) == 0 && len(unreadable) > 0 {
-		return nil, s.failure(ctx, "open the copies of waiting mails", errors.Join(unreadable...))
-	}
-	return opened, nil
+	return opened, unreadable
 }
 
 func (s *Store) openLeased(l leased, keys map[string]gateway.Secret) (gateway.LeasedDelivery, error) {
@@ -170,40 +170,71 @@ func (s *Store) openLeased(l leased, keys map[string]gateway.Secret) (gateway.Le
 	return d, err
 }
 
-func (s *Store) deferUnreadable(ctx context.Context, l gateway.LeasedDelivery) error {
+// deferUnreadable ends the attempt of a delivery that cannot be read, and returns the delivery's state.
+func (s *Store) deferUnreadable(ctx context.Context, l gateway.LeasedDelivery) (gateway.DeliveryState, error) {
 	now, err := s.Now(ctx)
 	if err != nil {
-		return err
+		return l.State, err
 	}
-	event := gateway.EventDeferred
-	if now.Sub(l.Since) > unreadableGiveUp {
-		event = gateway.EventGaveUp
+	event, state, untold := gateway.EventDeferred, gateway.Pending, ""
+	if now.Sub(l.Since) >= giveUpAfter {
+		event, state, untold = gateway.EventGaveUp, gateway.Dead, "the mail cannot be read"
 	}
-	return s.FinishAttempt(ctx, l.Lease, gateway.AttemptResult{
+	err = s.FinishAttempt(ctx, l.Lease, gateway.AttemptResult{
 		Attempt: gateway.Attempt{
 			Started: now, Ended: now, Event: event,
 			Reply: gateway.NewSecret("the copy of the mail cannot be unwrapped: does the keyring belong to this database?"),
 		},
-		Next: now.Add(unreadableRetry), AwaitCase: true, Untold: "the mail cannot be read",
+		Next: now.Add(unreadableRetry), AwaitCase: true, Untold: untold,
 	})
+	if err != nil {
+		return l.State, err
+	}
+	return state, nil
 }
 
 // extendLate gives a package time to be opened whose mail was delivered long after it came, by a retry.
-func (tx *transaction) extendLate(ctx context.Context, mail string) error {
-	until, late := micros(tx.now.Add(lateGrace)), micros(tx.now.Add(-lateAfter))
-	if _, err := tx.exec(ctx, qExtendPackage, mail, until, late); err != nil {
-		return err
-	}
-	_, err := tx.exec(ctx, qExtendPlacements, mail, until, late)
-	return err
+func extendLate(mail string, now time.Time) []statement {
+	until, late := micros(now.Add(lateGrace)), micros(now.Add(-lateAfter))
+	return []statement{{qExtendPackage, []any{mail, until, late}}, {qExtendPlacements, []any{mail, until, late}}}
 }
 
-// readCopy returns the copy of a leased delivery's mail, and fills in what else its mail's row holds.
-func readCopy(ctx context.Context, q querier, l *leased) (wrappedCopy, error) {
-	c := wrappedCopy{mail: gateway.QueuedMail{ID: l.Mail}}
-	err := q.row(ctx, qCopy, l.Mail.String()).Scan(&c.mailFrom, &c.mail.Size, &c.mail.EightBit, &c.mail.UTF8,
-		&c.mail.Key.Day, &c.key, &c.inline, &c.mail.Object, &l.received, &l.silence, &l.dsnReturn, &l.envelopeID)
-	return c, err
+// readCopies fills in the copies of leased deliveries' mails, and what else their mails' rows hold.
+func (tx *transaction) readCopies(ctx context.Context, all []leased) error {
+	byMail := map[string][]*leased{}
+	for i := range all {
+		id := all[i].Mail.String()
+		all[i].missing = sql.ErrNoRows
+		byMail[id] = append(byMail[id], &all[i])
+	}
+	mails := slices.Collect(maps.Keys(byMail))
+	if tx.own != nil && len(mails) > 0 { // in one round trip
+		return tx.scanCopies(ctx, byMail, qAllCopies, mails)
+	}
+	for _, id := range mails {
+		if err := tx.scanCopies(ctx, byMail, qCopy, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tx *transaction) scanCopies(ctx context.Context, byMail map[string][]*leased, query string, which any) error {
+	rows, err := tx.query(ctx, query, which)
+	_, err = collect(rows, err, func(row scanner) (struct{}, error) {
+		var id string
+		var c wrappedCopy
+		var l leased
+		err := row.Scan(&id, &c.mailFrom, &c.mail.Size, &c.mail.EightBit, &c.mail.UTF8, &c.mail.Key.Day, &c.key, &c.inline,
+			&c.mail.Object, &l.received, &l.silence, &l.dsnReturn, &l.envelopeID)
+		for _, of := range byMail[id] {
+			of.copy, of.missing = c, nil
+			of.copy.mail.ID = of.Mail
+			of.received, of.silence, of.dsnReturn, of.envelopeID = l.received, l.silence, l.dsnReturn, l.envelopeID
+		}
+		return struct{}{}, err
+	})
+	return err
 }
 
 // openCopy unwraps a copy. keys holds the queue keys that were unwrapped before.
@@ -226,46 +257,14 @@ func (s *Store) openCopy(c wrappedCopy, keys map[string]gateway.Secret) (gateway
 	return mail, err
 }
 
-// endLostLeases brings back what nobody has in hand any more.
-func (s *Store) endLostLeases(ctx context.Context, tx *transaction) error {
-	type lost struct {
-		id, mail string
-		attempts int
-		leasedAt int64
-	}
-	rows, err := tx.query(ctx, qLostLeases+s.dialect.skipLocked, micros(tx.now))
-	all, err := collect(rows, err, func(row scanner) (l lost, err error) {
-		return l, row.Scan(&l.id, &l.mail, &l.attempts, &l.leasedAt)
-	})
-	if err != nil {
-		return err
-	}
-	pending, err := gateway.Sending.Next(gateway.EventDeferred)
-	if err != nil {
-		return err
-	}
-	for _, l := range all {
-		if _, err := tx.exec(ctx, qReleaseLost, l.id, string(pending), micros(tx.now)); err != nil {
-			return err
-		}
-		if err := s.insertAttempt(ctx, tx, l.id, gateway.Attempt{
-			Number: l.attempts, Started: fromMicros(l.leasedAt), Ended: tx.now,
-			Event: gateway.EventDeferred, Reply: gateway.NewSecret("lease lost"),
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) insertAttempt(ctx context.Context, tx *transaction, delivery string, a gateway.Attempt) error {
+func (s *Store) attemptStatement(delivery string, a gateway.Attempt) (statement, error) {
 	reply, err := s.wrap("attempts", "reply", attemptRow(delivery, a.Number), a.Reply)
 	if err != nil {
-		return err
+		return statement{}, err
 	}
-	_, err = tx.exec(ctx, qInsertAttempt, delivery, a.Number, micros(a.Started), micros(a.Ended), a.Hop,
-		string(a.Event), a.Code, reply, a.TLS)
-	return err
+	hop, err := s.wrap("attempts", "hop", attemptRow(delivery, a.Number), gateway.NewSecret(a.Hop))
+	return statement{qInsertAttempt, []any{delivery, a.Number, micros(a.Started), micros(a.Ended), hop,
+		string(a.Event), a.Code, reply, a.TLS}}, err
 }
 
 // RenewLease makes a lease end ttl from now. ErrLeaseLost if it has been taken or the delivery is not being
@@ -279,6 +278,12 @@ func (s *Store) RenewLease(ctx context.Context, lease gateway.Lease, ttl time.Du
 		}
 		return err
 	})
+	switch {
+	case err == nil:
+		s.hand.hold(s.local(), lease, ttl)
+	case errors.Is(err, ErrLeaseLost):
+		s.hand.drop(lease)
+	}
 	return lease, err
 }
 
@@ -302,9 +307,13 @@ func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, result g
 		if err != nil {
 			return err
 		}
+		tx.provenBy(qAttemptIsThere, lease.Delivery, result.Attempt.Number)
 		due = due || state == gateway.Pending
 		return s.finish(ctx, tx, finished{lease.Delivery, mail, state, lastReply, result, notice})
 	})
+	if err == nil || errors.Is(err, ErrLeaseLost) {
+		s.hand.drop(lease)
+	}
 	if err == nil && due {
 		s.signal()
 	}
@@ -338,31 +347,32 @@ type finished struct {
 }
 
 func (s *Store) finish(ctx context.Context, tx *transaction, f finished) error {
-	var sentAt time.Time
-	if f.state == gateway.Sent {
+	var sentAt, deadAt time.Time
+	switch f.state {
+	case gateway.Sent:
 		sentAt = tx.now
-	}
-	if _, err := tx.exec(ctx, qEndLease, f.delivery, string(f.state), micros(f.result.Next), f.result.Attempt.Code, f.lastReply,
-		bit(f.result.AwaitCase), nullMicros(sentAt)); err != nil {
-		return err
+	case gateway.Dead:
+		deadAt = tx.now
 	}
 	var told gateway.NoticeKind
 	if f.result.Notice != nil {
 		told = f.result.Notice.Kind
 	}
-	if _, err := tx.exec(ctx, qTold, f.delivery, string(told), f.result.Untold); err != nil {
+	attempt, err := s.attemptStatement(f.delivery, f.result.Attempt)
+	if err != nil {
 		return err
 	}
-	if err := s.insertAttempt(ctx, tx, f.delivery, f.result.Attempt); err != nil {
-		return err
-	}
-	if err := tx.execAll(ctx, s.dialect, f.notice); err != nil {
-		return err
-	}
+	statements := append([]statement{
+		{qEndLease, []any{f.delivery, string(f.state), micros(f.result.Next), f.result.Attempt.Code, f.lastReply,
+			bit(f.result.AwaitCase), nullMicros(sentAt), nullMicros(deadAt)}},
+		{qTold, []any{f.delivery, string(told), f.result.Untold}},
+		attempt,
+	}, f.notice...)
 	if f.state == gateway.Sent {
-		if err := tx.extendLate(ctx, f.mail); err != nil {
-			return err
-		}
+		statements = append(statements, extendLate(f.mail, tx.now)...)
+	}
+	if err := tx.execAll(ctx, s.dialect, statements); err != nil {
+		return err
 	}
 	if f.state.KeepsCopy(f.result.AwaitCase) {
 		return nil
@@ -380,18 +390,4 @@ func (s *Store) noticeStatements(ctx context.Context, notice *gateway.Notice) ([
 		return nil, err
 	}
 	return s.mailStatements(notice.Mail, now)
-}
-
-// Due returns each route that has deliveries waiting, and when the first of them is due, or when a lease of one
-// runs out.
-func (s *Store) Due(ctx context.Context) ([]gateway.Due, error) {
-	rows, err := s.query(ctx, qDue)
-	due, err := collect(rows, err, func(row scanner) (gateway.Due, error) {
-		var d gateway.Due
-		var next int64
-		err := row.Scan(&d.Route, &next)
-		d.Next = fromMicros(next)
-		return d, err
-	})
-	return due, s.failure(ctx, "look for due deliveries", err)
 }

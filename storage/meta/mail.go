@@ -22,9 +22,10 @@ const (
 		spf, dkim, dmarc, dmarc_policy, auth_by_relay, scan, scan_signature)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
 		$25, $26, $27)`
+	qMailIsThere    = `SELECT 1 FROM mails WHERE id = $1`
 	qInsertAddress  = `INSERT INTO addresses (owner_id, role, position, lookup, address) VALUES ($1, $2, $3, $4, $5)`
 	qInsertDelivery = `INSERT INTO deliveries (id, mail_id, state, route, forward_to, created, since, next_attempt, recipient,
-		notify, original_recipient, reason) VALUES ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $9, $10)`
+		notify, original_recipient, reason, lane) VALUES ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $9, $10, $11)`
 	qInsertPackage = `INSERT INTO packages (id, source, state, created, expires, server_secret, proof_hash, head, scan,
 		scan_signature) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
 	qInsertItem      = `INSERT INTO items (package_id, ordinal, size, segments) VALUES ($1, $2, $3, $4)`
@@ -72,8 +73,8 @@ func (s *Store) readQueueKey(ctx context.Context, q querier, day string) (gatewa
 	return gateway.QueueKey{Day: day, Key: key}, err
 }
 
-// CommitMail makes a mail safe in one transaction: its package if it has one, its copy, and a pending delivery
-// for each route, due at once. After nil the mail may be answered with 250; after CodeStorageFull nothing of it is
+// CommitMail makes a mail safe in one transaction: its package if it has one, its copy, and its deliveries, pending
+// and due at once, but for those that are to be held. After nil the mail may be answered with 250; after CodeStorageFull nothing of it is
 // there; after any other error that may be unknown. CodeUnavailable if its intake began over an hour ago, or if its queue key is gone.
 func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 	const doing = "commit a mail"
@@ -89,6 +90,7 @@ func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 		if tx.now.Sub(m.Started) > maxIntake {
 			return gateway.Errorf(gateway.CodeUnavailable, nil, "the mail took too long to take in")
 		}
+		tx.provenBy(qMailIsThere, m.ID.String())
 		return tx.execAll(ctx, s.dialect, statements)
 	})
 	if err == nil {
@@ -105,11 +107,20 @@ type statement struct {
 
 // execAll stores what makes a mail.
 func (tx *transaction) execAll(ctx context.Context, d dialect, statements []statement) error {
+	err := tx.run(ctx, statements)
+	if err != nil && d.missingParent(err) {
+		return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
+	}
+	return err
+}
+
+// run runs statements of which no result is needed.
+func (tx *transaction) run(ctx context.Context, statements []statement) error {
+	if tx.own != nil {
+		return tx.own.run(ctx, statements)
+	}
 	for _, st := range statements {
 		if _, err := tx.exec(ctx, st.query, st.args...); err != nil {
-			if d.missingParent(err) {
-				return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
-			}
 			return err
 		}
 	}
@@ -129,7 +140,7 @@ func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]stateme
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := s.addressStatements(m)
+	addresses, err := s.addressStatements(m.ID.String(), m.Envelope)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +179,7 @@ func (s *Store) deliveryStatement(mail string, d gateway.NewDelivery, now time.T
 	}
 	reason, err := s.wrap("deliveries", "reason", id, gateway.NewSecret(d.Hold))
 	return statement{qInsertDelivery, []any{id, mail, string(state), d.Route.Address, forwardTo, micros(now), wrappedRecipient,
-		d.DSN.Notify, original, reason}}, err
+		d.DSN.Notify, original, reason, s.laneOf(d.Route)}}, err
 }
 
 func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement, error) {
@@ -219,18 +230,18 @@ func mailExpiry(m gateway.AcceptedMail, now time.Time) time.Time {
 	return now.Add(longest)
 }
 
-func (s *Store) addressStatements(m gateway.AcceptedMail) ([]statement, error) {
+// addressStatements make a row for each correspondent of a mail.
+func (s *Store) addressStatements(owner string, envelope gateway.Envelope) ([]statement, error) {
 	type entry struct{ role, address string }
 	var entries []entry
-	if m.Envelope.MailFrom != "" {
-		entries = append(entries, entry{roleSender, m.Envelope.MailFrom})
+	if envelope.MailFrom != "" {
+		entries = append(entries, entry{roleSender, envelope.MailFrom})
 	}
-	for _, recipient := range m.Envelope.Recipients {
+	for _, recipient := range envelope.Recipients {
 		entries = append(entries, entry{roleRecipient, recipient.Address})
 	}
 	var statements []statement
 	seen := map[string]bool{}
-	owner := m.ID.String()
 	for i, e := range entries {
 		lookup := s.keys.LookupAddress("addresses.address", e.address)
 		if seen[e.role+string(lookup)] {

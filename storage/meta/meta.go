@@ -1,20 +1,26 @@
 // Package meta keeps what Sealpost knows of packages, mails and their deliveries, agents and sessions, in an
-// SQL database: SQLite here, others by a dialect and a set of migrations of their own. Every implementation
-// passes the suite in metatest.
+// SQL database: SQLite for one node, PostgreSQL for any number of them. They differ by a dialect and a set of
+// migrations; the statements are the same. Both pass the suite in metatest.
 //
 // Decisions:
 //   - No plaintext. Whatever came from a mail or names a correspondent or an agent is wrapped by the keyring,
 //     bound to its table, column and row; what must be found again has a keyed hash beside it. Routes'
 //     addresses, object names, sizes, states and times are plain.
 //   - One clock, the database's: see Store.Now. Times are UTC, in microseconds.
-//   - What one method writes is one transaction or none, shared with others that wait at the same time. What a
-//     state machine must decide it decides inside.
+//   - What one method writes is one transaction or none: on SQLite shared with others that wait at the same time, on
+//     PostgreSQL one of its own, in as few round trips as can be. What a state machine must decide it decides inside.
+//   - On PostgreSQL a delivery's row is locked before its mail's, and a transaction that met another, or that lost its
+//     connection before COMMIT, is tried again. One that lost it in COMMIT asks what became of it.
 //   - A mail's copy is kept exactly as long as one of its deliveries needs it (gateway's KeepsCopy). It is
 //     erased in the transaction that ends the last of them, and the queue key of a day goes with the last copy
 //     of that day, but no sooner than an hour after midnight, while a mail of that day may still commit.
 //   - An object that loses its row becomes garbage in the same transaction; a sweep deletes it and forgets it.
 //   - A mail's row, its deliveries and correspondents' addresses are deleted when the mail has expired and its
-//     copy is gone. A package's row remains after its erasure, without anything secret.
+//     copy is gone. A package's row remains after its erasure, without anything secret. What goes back to a sender
+//     and is dead waits for no admin: who makes us send it need not take it. It is erased after five days.
+//   - A lease that ran out is an attempt that failed: the delivery waits longer each time, and is given up after
+//     five days. It is not taken from this very process while that may still have it in hand.
+//   - Whether another process lives is told by its beats (Beat), and work that one does for all is claimed (ClaimWork).
 package meta
 
 import (
@@ -24,6 +30,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"sealpost/gateway"
@@ -49,9 +56,12 @@ type Store struct {
 	keys                  Wrapper
 	dialect               dialect
 	wake                  chan struct{}
-	group                 *group
+	group                 *group  // of the callers that share transactions; nil: each has its own
+	server                *server // what runs beside a database of several nodes, or nil
 	settle                settlements
-	process               string // names this Store among all that have the database open
+	process               string      // names this Store among all that have the database open
+	present               atomic.Bool // others know of this process by nodes or work
+	hand                  hand
 }
 
 // Option changes how a Store is opened.
@@ -61,14 +71,15 @@ type Option func(*dialect)
 func WithClock(now func() time.Time) Option {
 	return func(d *dialect) {
 		d.now = func(context.Context, *sql.DB) (time.Time, error) { return now(), nil }
+		d.clock = now
 	}
 }
 
 // Close closes the database. It waits for what is running.
 func (s *Store) Close() error {
-	var errs []error
-	if s.settle.some() {
-		errs = append(errs, s.flushSettlements(context.Background()))
+	errs := []error{s.leave(context.Background())}
+	if s.server != nil {
+		s.server.close()
 	}
 	for _, stmts := range []map[string]*sql.Stmt{s.readStmts, s.writeStmts} {
 		for _, stmt := range stmts {
@@ -102,11 +113,23 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Wake returns the channel that is signalled when a method of this Store has made a delivery due. It is one
-// channel for one receiver; signals that nobody has received yet become one. What other processes do is not
-// signalled: look every few seconds too.
+// channel for one receiver; signals that nobody has received yet become one. On PostgreSQL it is also signalled
+// when another process has, or may have.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
 
+// LookInterval returns how often to look for deliveries without being woken: for what other processes make due where
+// nothing signals it, or for a signal that was lost.
+func (s *Store) LookInterval() time.Duration { return s.dialect.look }
+
+// signal wakes who waits for deliveries, here and on other nodes.
 func (s *Store) signal() {
+	s.wakeHere()
+	if s.server != nil {
+		s.server.tell()
+	}
+}
+
+func (s *Store) wakeHere() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -133,11 +156,29 @@ func (s *Store) row(ctx context.Context, query string, args ...any) *sql.Row {
 	return s.read.QueryRowContext(ctx, query, args...)
 }
 
+// executor runs statements: *sql.Tx or *sql.Conn.
+type executor interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
 // transaction is one that writes; now is the database's time inside of it.
 type transaction struct {
-	*sql.Tx
-	stmts map[string]*sql.Stmt
-	now   time.Time
+	executor
+	now time.Time
+	// shared and stmts, its prepared statements, are there if callers share it.
+	shared *sql.Tx
+	stmts  map[string]*sql.Stmt
+	own    *ownTransaction // else
+}
+
+// context returns the one for a statement. A shared transaction is not cut short: see update.
+func (tx *transaction) context(ctx context.Context) context.Context {
+	if tx.shared != nil {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }
 
 // prepared returns the statement of a query, if it was prepared. The transaction closes it.
@@ -146,11 +187,28 @@ func (tx *transaction) prepared(ctx context.Context, query string) (*sql.Stmt, b
 	if !ok {
 		return nil, false
 	}
-	return tx.StmtContext(ctx, stmt), true
+	return tx.shared.StmtContext(ctx, stmt), true
+}
+
+// provenBy names a row that is there if and only if this transaction was committed.
+func (tx *transaction) provenBy(query string, args ...any) {
+	if tx.own != nil {
+		tx.own.proof = &statement{query, args}
+	}
+}
+
+// lock keeps all others from a row, and from adding rows that refer to it, until the transaction ends. query selects
+// the row by its id.
+func (tx *transaction) lock(ctx context.Context, query, id string) error {
+	if tx.own == nil {
+		return nil // there is one writer at a time
+	}
+	_, err := tx.exec(ctx, query+forUpdate, id)
+	return err
 }
 
 func (tx *transaction) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	ctx = context.WithoutCancel(ctx)             // see update
+	ctx = tx.context(ctx)
 	if stmt, ok := tx.prepared(ctx, query); ok { //nolint:sqlclosecheck // the transaction closes it
 		return stmt.QueryContext(ctx, args...)
 	}
@@ -158,7 +216,7 @@ func (tx *transaction) query(ctx context.Context, query string, args ...any) (*s
 }
 
 func (tx *transaction) row(ctx context.Context, query string, args ...any) *sql.Row {
-	ctx = context.WithoutCancel(ctx)
+	ctx = tx.context(ctx)
 	if stmt, ok := tx.prepared(ctx, query); ok { //nolint:sqlclosecheck // the transaction closes it
 		return stmt.QueryRowContext(ctx, args...)
 	}
@@ -167,7 +225,7 @@ func (tx *transaction) row(ctx context.Context, query string, args ...any) *sql.
 
 // exec runs a statement and returns the number of rows that it changed.
 func (tx *transaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	ctx = context.WithoutCancel(ctx)
+	ctx = tx.context(ctx)
 	var result sql.Result
 	var err error
 	if stmt, ok := tx.prepared(ctx, query); ok { //nolint:sqlclosecheck // the transaction closes it

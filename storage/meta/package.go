@@ -3,9 +3,14 @@ package meta
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"sealpost/gateway"
 )
+
+// deadReturnKeep is how long a mail is kept that no server took back for its sender.
+const deadReturnKeep = 5 * 24 * time.Hour
 
 const (
 	qPackage = `SELECT source, state, created, expires, server_secret, proof_hash, head, scan, scan_signature
@@ -27,6 +32,11 @@ const (
 	qErasePackageAddresses = `DELETE FROM addresses
 		WHERE owner_id = $1 AND NOT EXISTS (SELECT 1 FROM mails WHERE mails.id = $1)`
 	qExpiredMails = `SELECT id FROM mails WHERE queue_day IS NULL AND expires <= $1 ORDER BY expires LIMIT $2`
+	// Of mails that go back to senders only, those of which something is dead for long and nothing waits.
+	qDeadReturns = `SELECT d.mail_id FROM deliveries d WHERE d.state = 'dead' AND d.route = $1 AND d.dead_at <= $2
+		AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.mail_id = d.mail_id
+			AND (o.route <> $1 OR o.state IN ('pending', 'sending', 'held') OR o.dead_at > $2))
+		ORDER BY d.dead_at LIMIT $3`
 	// With its deliveries and their attempts, by cascade.
 	qDeleteMail      = `DELETE FROM mails WHERE id = $1`
 	qDeleteAddresses = `DELETE FROM addresses WHERE owner_id = $1`
@@ -92,7 +102,7 @@ func (s *Store) ObjectOf(ctx context.Context, id gateway.PackageID, name string)
 func (s *Store) ExpirePackages(ctx context.Context, limit int) (int, error) {
 	n := 0
 	err := s.update(ctx, "expire packages", func(tx *transaction) error {
-		rows, err := tx.query(ctx, qExpiredPackages, micros(tx.now), limit)
+		rows, err := tx.query(ctx, qExpiredPackages+s.dialect.skipLocked, micros(tx.now), limit)
 		ids, err := collect(rows, err, scanString)
 		if err != nil {
 			return err
@@ -131,29 +141,66 @@ func (s *Store) erasePackage(ctx context.Context, tx *transaction, id string) er
 }
 
 // ExpireMails deletes up to limit mails that have expired and whose copy is gone, with their deliveries, attempts
-// and correspondents, and forgets old refusals and fingerprints. It returns the number of mails.
+// and correspondents, and forgets old refusals and fingerprints. As many mails it deletes that could not be brought
+// back to their senders for five days, with their copies. It returns the number of mails.
 func (s *Store) ExpireMails(ctx context.Context, limit int) (int, error) {
 	n := 0
 	err := s.update(ctx, "expire mails", func(tx *transaction) error {
-		rows, err := tx.query(ctx, qExpiredMails, micros(tx.now), limit)
+		rows, err := tx.query(ctx, qExpiredMails+s.dialect.skipLocked, micros(tx.now), limit)
 		ids, err := collect(rows, err, scanString)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
-			if _, err := tx.exec(ctx, qDeleteAddresses, id); err != nil {
-				return err
-			}
-			if _, err := tx.exec(ctx, qDeleteMail, id); err != nil {
+			if err := tx.deleteMail(ctx, id); err != nil {
 				return err
 			}
 		}
-		n = len(ids)
+		undelivered, err := s.deleteDeadReturns(ctx, tx, limit)
+		if err != nil {
+			return err
+		}
+		n = len(ids) + undelivered
 		if _, err := tx.exec(ctx, qForgetFingerprints, micros(tx.now.Add(-repeatWindow))); err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, qForgetRefusals, micros(tx.now.Add(-refusalKeep)), maxRefusals)
-		return err
+		for _, query := range []string{qForgetRefused, qForgetRefusals} {
+			if _, err := tx.exec(ctx, query, micros(tx.now.Add(-refusalKeep)), maxRefusals); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return n, err
+}
+
+// deleteDeadReturns deletes mails that nobody took back, and returns their number.
+func (s *Store) deleteDeadReturns(ctx context.Context, tx *transaction, limit int) (int, error) {
+	rows, err := tx.query(ctx, qDeadReturns+s.dialect.skipLocked, gateway.ReturnRoute, micros(tx.now.Add(-deadReturnKeep)), limit)
+	ids, err := collect(rows, err, scanString)
+	if err != nil {
+		return 0, err
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	for _, id := range ids {
+		if _, err := tx.exec(ctx, qCopyToGarbage, id, micros(tx.now)); err != nil {
+			return 0, err
+		}
+		if err := tx.deleteMail(ctx, id); err != nil {
+			return 0, err
+		}
+	}
+	if len(ids) > 0 {
+		err = tx.erase(ctx)
+	}
+	return len(ids), err
+}
+
+func (tx *transaction) deleteMail(ctx context.Context, id string) error {
+	if _, err := tx.exec(ctx, qDeleteAddresses, id); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, qDeleteMail, id)
+	return err
 }

@@ -4,9 +4,9 @@ package meta
 func writeQueries(d dialect) []string {
 	return []string{
 		qSavepoint, qRelease, qUndo, qReadQueueKey, qInsertMail, qInsertAddress, qInsertDelivery,
-		qInsertFingerprint, qInsertPackage, qInsertItem, qInsertObject, qInsertPlacement,
+		qInsertFingerprint, qHeard, qHeardRepeat, qUnheard, qRepeated, qCountRepeat, qInsertPackage, qInsertItem, qInsertObject, qInsertPlacement,
 		qLostLeases + d.skipLocked, qLease(d), qCopy, qLeased + d.forUpdate, qRenewLease, qEndLease, qTold, qInsertAttempt,
-		qExtendPackage, qExtendPlacements,
+		qExtendPackage, qExtendPlacements, qEventTarget + d.forUpdate, qMove, qTellAnew,
 		qStatesOfMail, qCopyToGarbage, qEraseCopy, qEraseKeys, qInsertAudit,
 	}
 }
@@ -14,6 +14,6 @@ func writeQueries(d dialect) []string {
 // readQueries are those that a mail, a delivery or an opened package needs outside of one.
 func readQueries() []string {
 	return []string{
-		qReadQueueKey, qDue, qPackage, qItems, qObjects, qPlaces, qObject, qFindSession, qGrant, qAgent,
+		qReadQueueKey, qFingerprinted, qDue, qPackage, qItems, qObjects, qPlaces, qObject, qFindSession, qGrant, qAgent,
 	}
 }

@@ -105,6 +105,7 @@ func sqliteDSN(path string, busy time.Duration, key, value string) string {
 func sqliteDialect() dialect {
 	return dialect{
 		busy:          10 * time.Second,
+		look:          5 * time.Second,
 		checkpoint:    "PRAGMA wal_checkpoint(TRUNCATE)",
 		now:           func(context.Context, *sql.DB) (time.Time, error) { return time.Now(), nil },
 		classify:      classifySQLite,
@@ -153,8 +154,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 	switch {
 	case current > target:
-		return gateway.Errorf(gateway.CodeConflict, nil,
-			"the database has schema version %d, and this program knows none above %d: run a newer sealpost", current, target)
+		return newerSchema(current, target)
 	case current == target:
 		return nil
 	}
@@ -166,6 +166,11 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("migrate the schema: %w", err)
 	}
 	return nil
+}
+
+func newerSchema(current, known int64) error {
+	return gateway.Errorf(gateway.CodeConflict, nil,
+		"the database has schema version %d, and this program knows none above %d: run a newer sealpost", current, known)
 }
 
 func prepare(ctx context.Context, db *sql.DB, queries []string) (map[string]*sql.Stmt, error) {

@@ -133,10 +133,25 @@ func fillMailWorld(t *testing.T, s *meta.Store, clock *metatest.Clock) {
 	m.Deliveries[0].Hold = "hold-marker"
 	m.Fingerprint = []byte("fingerprint")
 	m.Package.Placements = nil
-	refusal := gateway.Refusal{Envelope: gateway.Envelope{MailFrom: "refusal-marker@client.example"}, MessageID: gateway.NewSecret("<refusal-marker@client.example>")}
+	refusal := gateway.Refusal{Envelope: gateway.Envelope{
+		MailFrom: "refusal-marker@client.example", Recipients: []gateway.Recipient{{Address: "support+plus-marker@example.com"}},
+	}, MessageID: gateway.NewSecret("<refusal-marker@client.example>")}
 	event := gateway.AuditEvent{
 		Client: gateway.NewSecret("192.0.2.99"), Reason: gateway.NewSecret("reason-marker"),
 		Principal: gateway.Principal{Kind: gateway.PrincipalAdmin, Name: gateway.NewSecret("name-marker")},
+	}
+	back := metatest.NewMail(clock.Now(), key, gateway.Route{Address: gateway.ReturnRoute, ForwardTo: "back@hop-marker.example"})
+	back.Package = nil
+	if err := s.CommitMail(t.Context(), back); err != nil {
+		t.Fatal(err)
+	}
+	leased, err := metatest.LeaseAny(t.Context(), s, "node", 1, time.Minute)
+	if err != nil || len(leased) != 1 || leased[0].Mail != back.ID {
+		t.Fatalf("leased %v, %v; want the way back", leased, err)
+	}
+	attempt := gateway.Attempt{Event: gateway.EventRejected, Code: 550, Hop: "mx.hop-marker.example:25", Reply: gateway.NewSecret("550 last-reply-marker")}
+	if err := s.FinishAttempt(t.Context(), leased[0].Lease, gateway.AttemptResult{Attempt: attempt}); err != nil {
+		t.Fatal(err)
 	}
 	for _, err := range []error{s.CommitMail(t.Context(), m), s.RecordRefusal(t.Context(), refusal), s.Audit(t.Context(), event)} {
 		if err != nil {
@@ -181,39 +196,44 @@ func TestNoPlaintextInSQLite(t *testing.T) {
 	s := open(t, path, keys, clock.Now)
 	m := fill(t, s, clock)
 	fillMailWorld(t, s, clock)
+	for _, stage := range []string{"in the log", "after a checkpoint"} {
+		checkNoPlaintext(t, stage, files(t, path), keys, m)
+		if err := s.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkNoPlaintext looks in what is stored for the values that were wrapped, and for what they and others hold.
+func checkNoPlaintext(t *testing.T, stage string, stored []byte, keys *remembering, m gateway.AcceptedMail) {
+	t.Helper()
 	want := []string{
 		"mails.message_id", "mails.client", "mails.mail_from", "mails.copy", "queue_keys.key", "packages.server_secret",
 		"addresses.address", "deliveries.last_reply", "attempts.reply", "agents.address", "agents.password_hash",
 		"sessions.data", "audit_events.client", "audit_events.name", "audit_events.reason", "mails.hello", "mails.envelope_id",
-		"deliveries.recipient", "deliveries.original_recipient", "deliveries.reason", "refusals.mail",
+		"deliveries.recipient", "deliveries.original_recipient", "deliveries.reason", "refusals.mail", "attempts.hop",
 	}
 	if len(keys.plain) != len(want) {
 		t.Errorf("%d columns are wrapped, want %d", len(keys.plain), len(want))
 	}
-	for _, stage := range []string{"in the log", "after a checkpoint"} {
-		stored := files(t, path)
-		for _, column := range want {
-			if !bytes.Contains(stored, keys.cipher[column]) {
-				t.Errorf("%s %s: the wrapped value is not there", stage, column)
-			}
-			plain := keys.plain[column]
-			if column == "addresses.address" {
-				continue // the last one was the route's, which is configuration
-			}
-			forms := [][]byte{plain, []byte(hex.EncodeToString(plain)), []byte(base64.StdEncoding.EncodeToString(plain))}
-			for _, form := range forms {
-				if len(plain) == 0 || bytes.Contains(stored, form) {
-					t.Errorf("%s %s: the value itself is there", stage, column)
-				}
+	for _, column := range want {
+		if !bytes.Contains(stored, keys.cipher[column]) {
+			t.Errorf("%s %s: the wrapped value is not there", stage, column)
+		}
+		plain := keys.plain[column]
+		if column == "addresses.address" {
+			continue // the last one was the route's, which is configuration
+		}
+		forms := [][]byte{plain, []byte(hex.EncodeToString(plain)), []byte(base64.StdEncoding.EncodeToString(plain))}
+		for _, form := range forms {
+			if len(plain) == 0 || bytes.Contains(stored, form) {
+				t.Errorf("%s %s: the value itself is there", stage, column)
 			}
 		}
-		for _, marker := range []string{"marker", "192.0.2.", "client.example", m.Copy.Key.Key.Reveal()} {
-			if bytes.Contains(stored, []byte(marker)) {
-				t.Errorf("%s %q is there", stage, marker)
-			}
-		}
-		if err := s.Checkpoint(t.Context()); err != nil {
-			t.Fatal(err)
+	}
+	for _, marker := range []string{"marker", "192.0.2.", "client.example", m.Copy.Key.Key.Reveal()} {
+		if bytes.Contains(stored, []byte(marker)) {
+			t.Errorf("%s %q is there", stage, marker)
 		}
 	}
 }
@@ -340,13 +360,14 @@ func TestSQLiteBusy(t *testing.T) {
 // One mail from commit to the end of its delivery, with leases for groups of 50.
 func BenchmarkMail(b *testing.B) {
 	for _, writers := range []int{1, 5, 25} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) { benchmarkMail(b, writers) })
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			clock := metatest.NewClock()
+			benchmarkMail(b, open(b, filepath.Join(b.TempDir(), "meta.db"), metatest.NewKeys(), clock.Now), clock, writers)
+		})
 	}
 }
 
-func benchmarkMail(b *testing.B, writers int) {
-	clock := metatest.NewClock()
-	s := open(b, filepath.Join(b.TempDir(), "meta.db"), metatest.NewKeys(), clock.Now)
+func benchmarkMail(b *testing.B, s *meta.Store, clock *metatest.Clock, writers int) {
 	ctx := b.Context()
 	b.SetParallelism(writers)
 	b.ResetTimer()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -90,12 +91,16 @@ func leaseIsFenced(t *testing.T, w *world) {
 
 func leaseRunsOut(t *testing.T, w *world) {
 	m := w.commit(t, 1)
-	old := w.leaseOne(t)
+	old := w.lose(t)[0]
 	w.clock.Add(time.Minute - time.Microsecond)
 	if n := len(w.lease(t, 1)); n != 0 {
 		t.Fatal("a delivery was leased twice at once")
 	}
 	w.clock.Add(time.Microsecond)
+	if n := len(w.lease(t, 1)); n != 0 {
+		t.Fatal("a delivery whose lease was lost was leased at once")
+	}
+	w.clock.Add(time.Minute)
 	l := w.leaseOne(t)
 	if l.ID != old.ID || l.Lease.Fence != old.Lease.Fence+1 || l.Attempts != 2 {
 		t.Errorf("leased %+v after %+v", l, old)
@@ -208,17 +213,29 @@ func leaseUnreadableCopy(t *testing.T, w *world) {
 	broken := w.open(t, NewKeys(), w.clock.Now)
 	bad := w.mail(t, 1)
 	must(t, broken.CommitMail(t.Context(), bad))
-	if _, err := LeaseAny(t.Context(), w.Store, "node", 10, time.Minute); err == nil {
-		t.Error("nothing could be read, and that was no error")
+	id := w.deliveries(t, bad.ID)[0].ID
+	lease := func(wait time.Duration, mails int, state gateway.DeliveryState) {
+		t.Helper()
+		w.clock.Add(wait)
+		leased, err := LeaseAny(t.Context(), w.Store, "node", 10, time.Minute)
+		if len(leased) != mails {
+			t.Errorf("%d deliveries were leased, want %d", len(leased), mails)
+		}
+		if err == nil || !strings.Contains(err.Error(), id) || !strings.Contains(err.Error(), string(state)) || strings.Contains(err.Error(), "marker") {
+			t.Errorf("that %s cannot be read and is %s is told as %v", id, state, err)
+		}
+		if d, _, err := w.GetDelivery(t.Context(), id); err != nil || d.State != state || (d.Untold != "") != (state == gateway.Dead) {
+			t.Errorf("it is %+v, %v", d, err)
+		}
 	}
-	good := w.commit(t, 1)
-	w.clock.Add(20 * time.Minute)
-	if leased := w.lease(t, 10); len(leased) != 1 || leased[0].Mail != good.ID {
-		t.Errorf("leased %v, want the mail that can be read", leased)
-	}
-	put, attempts, err := w.GetDelivery(t.Context(), w.deliveries(t, bad.ID)[0].ID)
-	if err != nil || put.State != gateway.Pending || len(attempts) != 2 || attempts[1].Reply.IsZero() {
-		t.Errorf("the other is %+v, %v, %v", put, attempts, err)
+	lease(0, 0, gateway.Pending)
+	w.commit(t, 1)
+	lease(20*time.Minute, 1, gateway.Pending)
+	w.commit(t, 1)
+	lease(5*24*time.Hour, 1, gateway.Dead)
+	_, attempts, err := w.GetDelivery(t.Context(), id)
+	if err != nil || len(attempts) != 3 || attempts[1].Reply.IsZero() {
+		t.Errorf("the attempts are %v, %v", attempts, err)
 	}
 }
 
@@ -233,16 +250,16 @@ func due(t *testing.T, w *world) {
 	check()
 	w.commit(t, 2)
 	now := w.clock.Now()
-	check(gateway.Due{Route: first, Next: now}, gateway.Due{Route: second, Next: now})
+	check(gateway.Due{Route: first, Lane: first, Next: now}, gateway.Due{Route: second, Lane: second, Next: now})
 	l := w.leaseOne(t)
-	check(gateway.Due{Route: first, Next: l.Lease.Until}, gateway.Due{Route: second, Next: now})
+	check(gateway.Due{Route: first, Lane: first, Next: l.Lease.Until}, gateway.Due{Route: second, Lane: second, Next: now})
 	if leased, err := w.LeaseDeliveries(t.Context(), "node", first, 10, time.Minute); err != nil || len(leased) != 0 {
 		t.Errorf("another route's delivery was leased: %v, %v", leased, err)
 	}
 	w.finish(t, l, gateway.EventDeferred, true)
-	check(gateway.Due{Route: first, Next: now.Add(time.Minute)}, gateway.Due{Route: second, Next: now})
+	check(gateway.Due{Route: first, Lane: first, Next: now.Add(time.Minute)}, gateway.Due{Route: second, Lane: second, Next: now})
 	w.finish(t, w.leaseOne(t), gateway.EventRejected, true)
-	check(gateway.Due{Route: first, Next: now.Add(time.Minute)})
+	check(gateway.Due{Route: first, Lane: first, Next: now.Add(time.Minute)})
 }
 
 func wake(t *testing.T, w *world) {

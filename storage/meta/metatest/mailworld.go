@@ -81,20 +81,39 @@ func repeats(t *testing.T, w *world) {
 	m.Fingerprint = fingerprint
 	must(t, w.CommitMail(t.Context(), m))
 	repeated("its session lives", false)
-	must(t, w.SettleMail(t.Context(), m.ID, false))
+	w.SettleMail(m.ID, false)
 	repeated("its 250 was not heard", true)
 	repeated("and came again", true)
 	if known, err := w.Mail(t.Context(), m.ID); err != nil || known.Repeats != 2 {
 		t.Errorf("%d repeats, %v; want 2", known.Repeats, err)
 	}
-	must(t, w.SettleMail(t.Context(), m.ID, true))
+	w.SettleMail(m.ID, true)
 	repeated("a repeat's 250 was heard", false)
 
 	heard := w.mail(t, 1)
 	heard.Fingerprint = fingerprint
 	must(t, w.CommitMail(t.Context(), heard))
-	must(t, w.SettleMail(t.Context(), heard.ID, true))
+	w.SettleMail(heard.ID, true)
 	repeated("its 250 was heard", false)
+
+	// One that nobody will ever get has no repeats: whoever sends it again is right to.
+	unheard := func(deliveries int) {
+		m := w.mail(t, deliveries)
+		m.Fingerprint = fingerprint
+		must(t, w.CommitMail(t.Context(), m))
+		w.SettleMail(m.ID, false)
+	}
+	w.lease(t, 10) // those above
+	unheard(2)
+	leased := w.lease(t, 10)
+	w.finish(t, leased[0], gateway.EventRejected, true)
+	repeated("of two deliveries one is dead", true)
+	w.finish(t, leased[1], gateway.EventRejected, true)
+	repeated("both are dead", false)
+	unheard(1)
+	w.finish(t, w.leaseOne(t), gateway.EventAccepted, true)
+	repeated("it is sent", true)
+	w.clock.Add(25 * time.Hour)
 
 	crashed := w.mail(t, 1)
 	crashed.Fingerprint = fingerprint
@@ -111,8 +130,14 @@ func repeats(t *testing.T, w *world) {
 func refusals(t *testing.T, w *world) {
 	r := gateway.Refusal{
 		MessageID: gateway.NewSecret("<refused-marker@client.example>"), Code: gateway.CodeRejected, Reason: "a virus was found",
-		Envelope: gateway.Envelope{MailFrom: "anna.marker@client.example", Client: netip.MustParseAddr("192.0.2.77"), Hello: "client.example", Protocol: "ESMTP"},
-		Scan:     gateway.Scan{Verdict: gateway.ScanInfected, Signature: "Test.Virus"},
+		Envelope: gateway.Envelope{
+			MailFrom: "anna.marker@client.example", Client: netip.MustParseAddr("192.0.2.77"), Hello: "client.example", Protocol: "ESMTP",
+			Recipients: []gateway.Recipient{
+				{Address: "Support0+Anna@example.com", Route: gateway.Route{Address: "support0@example.com", ForwardTo: "support@x-0.case.example"}},
+				{Address: "support1@example.com", Route: gateway.Route{Address: "support1@example.com"}},
+			},
+		},
+		Scan: gateway.Scan{Verdict: gateway.ScanInfected, Signature: "Test.Virus"},
 	}
 	must(t, w.RecordRefusal(t.Context(), r))
 	found, err := w.FindRefusals(t.Context(), r.MessageID, 10)
@@ -120,6 +145,16 @@ func refusals(t *testing.T, w *world) {
 		t.Fatalf("found %v, %v", found, err)
 	}
 	f := found[0]
+	if to := f.Envelope.Recipients; !f.MessageID.Equal(r.MessageID) || len(to) != 2 || to[0].Address != "Support0+Anna@example.com" ||
+		to[0].Route.Address != "support0@example.com" || to[1].Address != "support1@example.com" {
+		t.Errorf("found %q to %+v", f.MessageID.Reveal(), to)
+	}
+	if f.Envelope.Recipients[0].Route.ForwardTo != "" {
+		t.Error("a refusal names forward_to")
+	}
+	if other, err := w.FindRefusals(t.Context(), gateway.NewSecret("<another@client.example>"), 10); err != nil || len(other) != 0 {
+		t.Errorf("under another Message-ID: %v, %v", other, err)
+	}
 	if !f.At.Equal(w.clock.Now()) || f.Code != r.Code || f.Reason != r.Reason || f.Scan != r.Scan || f.Envelope.MailFrom != r.Envelope.MailFrom || f.Envelope.Client != r.Envelope.Client {
 		t.Errorf("found %+v", f)
 	}

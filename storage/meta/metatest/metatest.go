@@ -27,7 +27,17 @@ type Open func(t *testing.T, keys meta.Wrapper, now func() time.Time) *meta.Stor
 // Run runs the suite. fresh makes a new, empty database for each call.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	tests := map[string]func(*testing.T, *world){
+	for name, test := range suite() {
+		t.Run(name, func(t *testing.T) {
+			w := &world{open: fresh(t), keys: NewKeys(), clock: NewClock()}
+			w.Store = w.open(t, w.keys, w.clock.Now)
+			test(t, w)
+		})
+	}
+}
+
+func suite() map[string]func(*testing.T, *world) {
+	return map[string]func(*testing.T, *world){
 		"CommitMail":               commitMail,
 		"CommitWithoutPackage":     commitWithoutPackage,
 		"CommitIsAllOrNothing":     commitAllOrNothing,
@@ -39,10 +49,24 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		"LeaseCopy":                leaseCopy,
 		"LeaseIsFenced":            leaseIsFenced,
 		"LeaseRunsOut":             leaseRunsOut,
+		"LostLeasesBackOff":        lostLeasesBackOff,
+		"LostLeasesGiveUp":         lostLeasesGiveUp,
+		"LeaseOfALiveOwner":        leaseOfALiveOwner,
+		"HopIsKept":                hopIsKept,
+		"DeadReturns":              deadReturns,
+		"DeadReturnsAndAdmins":     deadReturnsAndAdmins,
+		"RepeatsOfALiveNode":       repeatsOfALiveNode,
+		"ClaimWork":                claimWork,
+		"ClaimWorkRace":            claimWorkRace,
 		"LeaseRenewed":             leaseRenewed,
 		"LeaseRace":                leaseRace,
 		"LeaseUnreadableCopy":      leaseUnreadableCopy,
 		"Due":                      due,
+		"ReturnLanes":              returnLanes,
+		"ToldAnewAfterRetry":       toldAnewAfterRetry,
+		"LostNotice":               lostNotice,
+		"ClaimAlertRace":           claimAlertRace,
+		"DropSaysWhoAndWhy":        dropSaysWhoAndWhy,
 		"Mail world":               mailWorld,
 		"Repeats":                  repeats,
 		"Refusals":                 refusals,
@@ -68,13 +92,6 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		"Audit":                    audit,
 		"CancelledContext":         cancelledContext,
 		"ReopenedWithOtherKeyring": otherKeyring,
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			w := &world{open: fresh(t), keys: NewKeys(), clock: NewClock()}
-			w.Store = w.open(t, w.keys, w.clock.Now)
-			test(t, w)
-		})
 	}
 }
 
@@ -234,24 +251,37 @@ func (w *world) lease(t *testing.T, limit int) []gateway.LeasedDelivery {
 	return leased
 }
 
-// LeaseAny leases from one route after the other, as a relay does.
+// otherNode opens the database as another process has it.
+func (w *world) otherNode(t *testing.T) *meta.Store {
+	t.Helper()
+	return w.open(t, w.keys, w.clock.Now)
+}
+
+// lose leases everything that is due on another node, which then dies.
+func (w *world) lose(t *testing.T) []gateway.LeasedDelivery {
+	t.Helper()
+	leased, err := LeaseAny(t.Context(), w.otherNode(t), "a node that died", 1000, time.Minute)
+	must(t, err)
+	return leased
+}
+
+// LeaseAny leases from one lane after the other, as a relay does. An error may come beside deliveries.
 func LeaseAny(ctx context.Context, store *meta.Store, owner string, limit int, ttl time.Duration) ([]gateway.LeasedDelivery, error) {
 	due, err := store.Due(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var all []gateway.LeasedDelivery
+	var errs []error
 	for _, d := range due {
 		if len(all) == limit {
 			break
 		}
-		leased, err := store.LeaseDeliveries(ctx, owner, d.Route, limit-len(all), ttl)
-		if err != nil {
-			return nil, err
-		}
+		leased, err := store.LeaseDeliveries(ctx, owner, d.Lane, limit-len(all), ttl)
+		errs = append(errs, err)
 		all = append(all, leased...)
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // because is why an admin does something.
