@@ -8,6 +8,9 @@ import (
 	"io"
 )
 
+// queuedBuffer suits the few KiB that most waiting mails have.
+const queuedBuffer = 16 << 10
+
 // NewQueueKey returns a fresh key of 32 bytes for mails that wait for their deliveries.
 func NewQueueKey() []byte {
 	key := make([]byte, sessionKeySize)
@@ -18,12 +21,12 @@ func NewQueueKey() []byte {
 // SealQueued encrypts what is written to it and writes one OpenPGP packet to w. Close ends the packet and
 // must succeed before it counts; it does not close w.
 func SealQueued(w io.Writer, key []byte) (io.WriteCloser, error) {
-	out := bufio.NewWriterSize(w, bufferSize)
+	out := bufio.NewWriterSize(w, queuedBuffer)
 	literal, err := sealPacket(out, key)
 	if err != nil {
 		return nil, err
 	}
-	return &queuedWriter{in: bufio.NewWriterSize(literal, bufferSize), literal: literal, out: out}, nil
+	return &queuedWriter{in: bufio.NewWriterSize(literal, queuedBuffer), literal: literal, out: out}, nil
 }
 
 // queuedWriter buffers on both sides of the encryption: small writes would become small partial lengths.
@@ -66,7 +69,7 @@ func (q *queuedWriter) Close() error {
 // lack its end.
 func OpenQueued(r io.Reader, key []byte) (io.Reader, error) {
 	src := &source{r: r, stop: never}
-	packet, err := openPacket(bufio.NewReaderSize(src, bufferSize), key)
+	packet, err := openPacket(bufio.NewReaderSize(src, queuedBuffer), key)
 	if err != nil {
 		return nil, src.explain(err)
 	}

@@ -33,28 +33,31 @@ func (t *transaction) digest(message *rewrite.Message) error {
 	if err != nil {
 		return err
 	}
+	body := sha256.New()
+	if _, err := io.Copy(body, message.Body()); err != nil {
+		return fmt.Errorf("take the mail's fingerprint: %w", err)
+	}
+	text := body.Sum(nil) // stands for the body in both
 	alike := sha256.New()
 	frame(alike, from)
 	frame(alike, subject)
+	_, _ = alike.Write(text) // never fails (hash.Hash)
+	t.alike = [sha256.Size]byte(alike.Sum(nil))
 	if len(t.options.FingerprintKey) == 0 || message.MessageID() == "" {
-		_, err = io.Copy(alike, message.Body())
-	} else {
-		repeat := hmac.New(sha256.New, t.options.FingerprintKey)
-		for _, word := range append(t.verdicts(), t.network(), t.envelope.MailFrom) {
-			frame(repeat, word)
-		}
-		for _, recipient := range t.envelope.Recipients {
-			frame(repeat, recipient.Address)
-		}
-		if _, err = io.Copy(repeat, message.Header()); err == nil {
-			_, err = io.Copy(io.MultiWriter(repeat, alike), message.Body())
-		}
-		t.fingerprint = repeat.Sum(nil)
+		return nil
 	}
-	if err != nil {
+	repeat := hmac.New(sha256.New, t.options.FingerprintKey)
+	for _, word := range append(t.verdicts(), t.network(), t.envelope.MailFrom) {
+		frame(repeat, word)
+	}
+	for _, recipient := range t.envelope.Recipients {
+		frame(repeat, recipient.Address)
+	}
+	if _, err := io.Copy(repeat, message.Header()); err != nil {
 		return fmt.Errorf("take the mail's fingerprint: %w", err)
 	}
-	t.alike = [sha256.Size]byte(alike.Sum(nil))
+	_, _ = repeat.Write(text)
+	t.fingerprint = repeat.Sum(nil)
 	return nil
 }
 

@@ -31,7 +31,7 @@ func writeString(w io.Writer, s string) error {
 }
 
 func copySpan(w io.Writer, src io.ReaderAt, s span) error {
-	n, err := io.Copy(w, section(src, s))
+	n, err := io.Copy(w, io.LimitReader(section(src, s), s.size())) // which makes io.Copy's buffer no larger
 	if err == nil && n < s.size() {
 		err = io.ErrUnexpectedEOF
 	}

@@ -54,12 +54,15 @@ func (f field) valueIfRead() string {
 }
 
 // Header reads the top header, as it stands, with the empty line that ends it.
-func (m *Message) Header() io.Reader { return section(m.src, span{0, m.root.body}) }
+func (m *Message) Header() io.Reader {
+	return io.LimitReader(section(m.src, span{0, m.root.body}), m.root.body)
+}
 
 // Size is that of the mail as it came, in bytes.
 func (m *Message) Size() int64 { return m.src.Size() }
 
 // Body reads what follows the top header, as it stands.
 func (m *Message) Body() io.Reader {
-	return section(m.src, span{m.root.body, m.src.Size()})
+	body := span{m.root.body, m.src.Size()}
+	return io.LimitReader(section(m.src, body), body.size())
 }

@@ -68,7 +68,9 @@ func (c *byteCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// newLineReader reads with a buffer of size bytes, or less where the mail is smaller.
 func newLineReader(src Source, size int) *lineReader {
+	size = int(min(int64(size), src.Size()+1))
 	r := &lineReader{bytes: byteCounter{r: io.NewSectionReader(src, 0, src.Size())}}
 	r.in = bufio.NewReaderSize(&r.bytes, size)
 	return r
