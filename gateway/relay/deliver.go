@@ -154,8 +154,8 @@ func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.Lease
 	return r.queue.FinishAttempt(ctx, lease, gateway.AttemptResult{
 		Attempt: gateway.Attempt{
 			Number:  d.Attempts,
-			Started: started.UTC(),
-			Ended:   r.opts.Clock().UTC(),
+			Started: now.Add(started.Sub(r.opts.Clock())), // a node's clock measures, and the queue's tells the time
+			Ended:   now,
 			Hop:     out.recordedHop(r.opts.ReturnHop.Host != ""),
 			Event:   out.event,
 			Code:    out.code,

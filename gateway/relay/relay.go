@@ -64,7 +64,7 @@ import (
 	"sealpost/gateway"
 )
 
-// Queue is where deliveries wait. Its clock rules: all times but an attempt's own are by Now.
+// Queue is where deliveries wait. Its clock rules: all times are by Now.
 type Queue interface {
 	// Due tells of each lane with waiting deliveries when the first of them is due.
 	Due(ctx context.Context) ([]gateway.Due, error)
