@@ -8,9 +8,10 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 NFPM := go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 UI := gateway/portal/ui
 FUZZTIME := 30s
+FAULTS_FOR := 10m
 FLAGS :=
 
-.PHONY: help build ui demo test needs unit lint lint-go lint-shell lint-ui fuzz bench bench-peers bench-growth package package-test clean
+.PHONY: help build ui demo test needs unit test-faults lint lint-go lint-shell lint-ui fuzz bench bench-peers bench-growth package package-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +33,10 @@ needs: ## install or name what the tests need
 
 unit: ## the Go tests
 	go test -timeout 15m ./...
+
+test-faults: ui ## each fault of database, bucket and next hop for 50 s, and nodes killed for FAULTS_FOR (10m); as root on Debian
+	@testdata/scripts/needs.sh
+	go test -run '^Test((Database|Bucket|Hop)Faults|FullDiskOfTheDatabase|Nodes)$$' -v -parallel 5 -timeout 2h ./cmd/sealpost -faults.for $(FAULTS_FOR)
 
 lint: lint-go lint-shell lint-ui ## format, vet, staticcheck, linters, tidy, shellcheck, eslint, tsc
 

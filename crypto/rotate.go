@@ -109,13 +109,16 @@ func (k *Keyring) find(id keyID) (wrappingKey, error) {
 	if key, ok = next.keys[id]; ok {
 		return key, nil
 	}
+	if failed != nil { // a source that cannot be read now says nothing of the key
+		return key, errors.Join(unknown, failed)
+	}
 	next.missed = maps.Clone(next.missed)
 	if next.missed == nil {
 		next.missed = make(map[keyID]struct{}, 1)
 	}
 	next.missed[id] = struct{}{}
 	k.wrapping.Store(&next)
-	return key, errors.Join(unknown, failed)
+	return key, unknown
 }
 
 // Refresh takes over the wrapping keys that the source has by then. The key that values are wrapped under stays; a

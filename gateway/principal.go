@@ -46,6 +46,12 @@ const (
 	AuditAgentAdded   AuditAction = "agent_added"
 	AuditAgentRemoved AuditAction = "agent_removed"
 	AuditPassword     AuditAction = "password_set"
+	AuditKeyAdded     AuditAction = "key_added"        // to the keyring
+	AuditKeyUsed      AuditAction = "key_used"         // from here on values are wrapped by it
+	AuditRewrapped    AuditAction = "rewrapped"        // nothing is wrapped by another key any more
+	AuditKeyRemoved   AuditAction = "key_removed"      // from the keyring
+	AuditHeadsRewrite AuditAction = "heads_rewrite"    // for other recovery keys
+	AuditConfirmed    AuditAction = "recovery_offline" // the private recovery key is said to be offline
 )
 
 // AuditEvent is one line of who did what, when, from where, and how it ended.
@@ -54,7 +60,7 @@ type AuditEvent struct {
 	Principal Principal
 	Action    AuditAction
 	Package   *PackageID
-	Object    string // of a download
+	Object    string // of a download; the ID of a key of the keyring
 	Delivery  string // of an event of a delivery
 	Agent     string // the ID of the agent who was added, removed or given a password
 	Client    Secret // the address the request came from

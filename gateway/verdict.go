@@ -30,7 +30,7 @@ type Authentication struct {
 	Advisory bool
 	// NoAuthor tells that not every author's domain can be read, so that DMARC cannot clear the mail.
 	NoAuthor bool
-	// ReturnPathProven tells that MAIL FROM is no other's address: SPF passed for its domain, or it is of one
+	// ReturnPathProven tells that MAIL FROM is no other's address: SPF passed for its domain, or it is the author's, of one
 	// organisation with an author that passed DMARC, or with a DKIM signature that verified.
 	ReturnPathProven bool
 }

@@ -39,6 +39,8 @@ type checker struct {
 	out      io.Writer
 	errors   int
 	failed   error // of writing
+	// confirmed is when the recovery key was said to be offline, as the database has it.
+	confirmed time.Time
 }
 
 func (c *checker) say(l level, key, format string, args ...any) {
@@ -126,8 +128,10 @@ func (c *checker) keys(ctx context.Context) {
 		return
 	}
 	c.bucket(ctx, s.blobs)
+	var unread error
+	c.confirmed, unread = confirmedInDatabase(ctx, s.meta)
 	agents, err := s.meta.ListAgents(ctx)
-	switch err = errors.Join(err, s.Close()); {
+	switch err = errors.Join(err, unread, s.Close()); {
 	case err != nil:
 		c.say(levelError, "database", "%v", err)
 	case len(agents) == 0:
@@ -175,6 +179,9 @@ func (c *checker) bucket(ctx context.Context, blobs blob.Store) {
 // recoveryKey looks whether the private recovery key is still on this host.
 func (c *checker) recoveryKey() {
 	state, err := readRecoveryState(c.cfg.Data)
+	if !c.confirmed.IsZero() {
+		state.Confirmed = c.confirmed
+	}
 	switch {
 	case err != nil:
 		c.say(levelError, "recovery key", "%v", err)

@@ -33,8 +33,11 @@ type commands struct {
 	SendTest sendTestCommand `cmd:"" help:"Send a mail through the running gateway and follow it to the next hop."`
 	SRS      srsCommand      `cmd:"" name:"srs" help:"Look after the keys of the addresses that bounces come back to."`
 	Open     openCommand     `cmd:"" help:"Open a Secure Link and save its files."`
+	Move     moveCommand     `cmd:"" help:"Carry an installation over to another database and blob store, such as PostgreSQL and S3."`
+	Backup   backupCommand   `cmd:"" help:"Copy the embedded database as it is at one moment, while the gateway runs."`
 	Recover  recoverCommand  `cmd:"" help:"Open packages from the blob store with the recovery key, without database or gateway."`
 	Recovery recoveryCommand `cmd:"" help:"Look after the recovery key."`
+	Keyring  keyringCommand  `cmd:"" help:"Change the keys that wrap what the database holds."`
 	Demo     demoCommand     `cmd:"" help:"Try it: everything on loopback, with a sample mail sent through it."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,12 +11,17 @@ import (
 	"path/filepath"
 	"time"
 
+	"sealpost/gateway"
 	"sealpost/gateway/config"
+	"sealpost/storage/meta"
 )
 
-// recoveryStateName is the file in the data directory that remembers where the private recovery key was
-// written and whether somebody has confirmed that it is offline.
+// recoveryStateName is the file in the data directory in which init says where it wrote the private recovery key. That
+// somebody has confirmed that the key is offline is in the database, for all nodes; older ones have it in the file.
 const recoveryStateName = "recovery-state.json"
+
+// recoveryConfirmed is the setting that says when, as in RFC 3339.
+const recoveryConfirmed = "recovery_confirmed"
 
 type recoveryState struct {
 	KeyFile   string    `json:"key_file"`
@@ -61,29 +67,47 @@ func (s recoveryState) privateKeyOnHost() bool {
 
 type recoveryCommand struct {
 	Confirm recoveryConfirmCommand `cmd:"" help:"Say that the private recovery key is offline."`
+	Rotate  recoveryRotateCommand  `cmd:"" help:"Seal the heads of all packages to the recovery keys that the configuration names, by an old private key. Run it off the gateway, or again after it was broken off."`
 }
 
 type recoveryConfirmCommand struct{ configFlag }
 
 // Run records the confirmation; from then on `check` takes a private key on this host for an error.
-func (c *recoveryConfirmCommand) Run(std streams) error {
-	cfg, err := config.Load(c.Config)
+func (c *recoveryConfirmCommand) Run(ctx context.Context, std streams) error {
+	return c.withStores(ctx, func(cfg *config.Config, s *stores) error {
+		state, err := readRecoveryState(cfg.Data)
+		if err != nil {
+			return err
+		}
+		if state.privateKeyOnHost() {
+			return fmt.Errorf("the private recovery key is still readable at %s; move it off this host first", state.KeyFile)
+		}
+		now, err := s.meta.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.meta.SetSetting(ctx, recoveryConfirmed, now.Format(time.RFC3339)); err != nil {
+			return err
+		}
+		if err := s.meta.Audit(ctx, gateway.AuditEvent{Principal: byAdmin(), Action: gateway.AuditConfirmed, Outcome: "ok"}); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(std.out, "Confirmed: the private recovery key is offline.")
+		return err
+	})
+}
+
+// confirmedInDatabase returns the zero time if nobody has confirmed it there.
+func confirmedInDatabase(ctx context.Context, database *meta.Store) (time.Time, error) {
+	text, err := database.Setting(ctx, recoveryConfirmed)
+	if err != nil || text == "" {
+		return time.Time{}, err
+	}
+	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return err
+		return at, fmt.Errorf("read when the recovery key was confirmed to be offline: %w", err)
 	}
-	state, err := readRecoveryState(cfg.Data)
-	if err != nil {
-		return err
-	}
-	if state.privateKeyOnHost() {
-		return fmt.Errorf("the private recovery key is still readable at %s; move it off this host first", state.KeyFile)
-	}
-	state.Confirmed = time.Now().UTC().Truncate(time.Second)
-	if err := replaceFile(filepath.Join(cfg.Data, recoveryStateName), state.encode); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(std.out, "Confirmed: the private recovery key is offline.")
-	return err
+	return at, nil
 }
 
 // replaceFile writes a file anew, so that a crash leaves the old one or the new one.
@@ -97,6 +121,13 @@ func replaceFile(path string, write func(io.Writer) error) error {
 	}
 	if err := os.Rename(fresh, path); err != nil {
 		return fmt.Errorf("replace the file: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("open the directory of the file: %w", err)
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("make the new file durable: %w", err)
 	}
 	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,9 +51,28 @@ func openStores(ctx context.Context, c *config.Config) (*stores, error) {
 	return &stores{keyring: keyring, blobs: blobs, meta: database, intake: database, queue: database, registry: registry}, nil
 }
 
+// databaseName is the file of the embedded database.
+const databaseName = "sealpost.db"
+
+func databaseFile(c *config.Config) string { return filepath.Join(c.Data, databaseName) }
+
+func blobsDir(c *config.Config) string { return filepath.Join(c.Data, "blobs") }
+
+// openDatabase refuses one that an installation is being carried over into.
 func openDatabase(ctx context.Context, c *config.Config, keyring *crypto.Keyring) (*meta.Store, error) {
+	database, err := openAnyDatabase(ctx, c, keyring)
+	if err != nil {
+		return nil, err
+	}
+	if err := database.CheckMove(ctx); err != nil {
+		return nil, errors.Join(err, database.Close())
+	}
+	return database, nil
+}
+
+func openAnyDatabase(ctx context.Context, c *config.Config, keyring meta.Wrapper) (*meta.Store, error) {
 	if c.Database == config.DatabaseSQLite {
-		return meta.OpenSQLite(ctx, filepath.Join(c.Data, "sealpost.db"), keyring)
+		return meta.OpenSQLite(ctx, databaseFile(c), keyring)
 	}
 	return meta.OpenPostgres(ctx, c.Database, keyring)
 }
@@ -65,7 +86,7 @@ func (s *stores) Close() error {
 
 func openBlobs(ctx context.Context, c *config.Config, registry prometheus.Registerer) (blob.Store, error) {
 	if c.Blobs == config.BlobsDir {
-		blobs, err := blob.NewDir(filepath.Join(c.Data, "blobs"))
+		blobs, err := blob.NewDir(blobsDir(c))
 		if err != nil {
 			return nil, fmt.Errorf("open the blob store: %w", err)
 		}
@@ -83,19 +104,48 @@ func openBlobs(ctx context.Context, c *config.Config, registry prometheus.Regist
 	return bucket, nil
 }
 
-func readKeyring(path string) (*crypto.Keyring, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no keyring at %s; restore it from its backup, since without it the database cannot be read", path)
+// readKeyring reads the keyring of the configuration. A running gateway reads a file anew when a key is added to it.
+func readKeyring(place string) (*crypto.Keyring, error) {
+	source := func() (io.ReadCloser, error) { return openKeyringFile(place) }
+	if name, is := strings.CutPrefix(place, config.KeyringEnv); is {
+		source = func() (io.ReadCloser, error) { return openKeyringVariable(name) }
+	}
+	keyring, err := crypto.OpenKeyring(source)
+	var missing missingKeyring
+	if errors.As(err, &missing) {
+		return nil, missing
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the keyring: %w; it must be readable by the user that runs sealpost", err)
-	}
-	keyring, err := crypto.ReadKeyring(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("read the keyring %s: %w", path, err)
+		return nil, fmt.Errorf("read the keyring %s: %w", place, err)
 	}
 	return keyring, nil
+}
+
+// missingKeyring is a keyring file that is not there.
+type missingKeyring struct{ path string }
+
+// Error says what to do.
+func (e missingKeyring) Error() string {
+	return fmt.Sprintf("there is no keyring at %s; restore it from its backup, since without it the database cannot be read", e.path)
+}
+
+func openKeyringFile(path string) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, missingKeyring{path}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; it must be readable by the user that runs sealpost", err)
+	}
+	return f, nil
+}
+
+func openKeyringVariable(name string) (io.ReadCloser, error) {
+	text, ok := os.LookupEnv(name)
+	if !ok {
+		return nil, fmt.Errorf("the variable %s is not set; without the keyring the database cannot be read", name)
+	}
+	return io.NopCloser(strings.NewReader(text)), nil
 }
 
 // newSealer refuses recovery keys that cannot be used, before any mail is taken.

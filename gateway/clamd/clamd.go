@@ -38,6 +38,7 @@ const (
 	defaultScan   = 60 * time.Second
 	defaultAtOnce = 10
 	pingTimeout   = 5 * time.Second
+	maxWait       = 30 * time.Second // for a free connection
 )
 
 // Options configure a Client.
@@ -58,7 +59,7 @@ var errTooSlow = errors.New("the scanner takes too long")
 // Client talks to one clamd. It is safe for concurrent use.
 type Client struct {
 	network, address string
-	timeout          time.Duration
+	timeout, wait    time.Duration
 	slots            chan struct{}
 	log              *slog.Logger
 	scans            *prometheus.CounterVec
@@ -85,7 +86,7 @@ func New(o Options) (*Client, error) {
 	}
 	f := promauto.With(o.Metrics)
 	return &Client{
-		network: network, address: address, timeout: o.Timeout, log: o.Logger,
+		network: network, address: address, timeout: o.Timeout, wait: maxWait, log: o.Logger,
 		slots: make(chan struct{}, o.MaxConnections),
 		scans: f.NewCounterVec(prometheus.CounterOpts{Name: "sealpost_scans_total",
 			Help: "Virus scans by verdict; error: the scanner gave none."}, []string{"verdict"}),
@@ -96,12 +97,10 @@ func New(o Options) (*Client, error) {
 
 // Scan streams r, of size bytes, to the scanner. An error means that there is no verdict.
 func (c *Client) Scan(ctx context.Context, r io.Reader, size int64) (gateway.Scan, error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return gateway.Scan{}, fmt.Errorf("wait for the virus scanner: %w", ctx.Err())
+	if err := c.enter(ctx); err != nil {
+		return gateway.Scan{}, err
 	}
+	defer func() { <-c.slots }()
 	start := time.Now()
 	scan, err := c.scan(ctx, r, size)
 	if errors.Is(err, errTooSlow) && ctx.Err() == nil && c.Ping(ctx) == nil {
@@ -115,6 +114,22 @@ func (c *Client) Scan(ctx context.Context, r io.Reader, size int64) (gateway.Sca
 	c.scans.WithLabelValues(string(scan.Verdict)).Inc()
 	c.log.DebugContext(ctx, "mail scanned", "verdict", scan.Verdict, "signature", scan.Signature)
 	return scan, nil
+}
+
+// enter waits for a free connection. That all are taken for long is an error as if the scanner were away, so that the
+// caller's rule for that decides before its own time is over.
+func (c *Client) enter(ctx context.Context) error {
+	wait := time.NewTimer(c.wait)
+	defer wait.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-wait.C:
+		c.scans.WithLabelValues("error").Inc()
+		return errors.New("the virus scanner is busy with other mails")
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the virus scanner: %w", ctx.Err())
+	}
 }
 
 func (c *Client) scan(ctx context.Context, r io.Reader, size int64) (gateway.Scan, error) {

@@ -158,6 +158,10 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if _, err := c.Scan(ctx, strings.NewReader("mail"), 4); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "wait") {
 		t.Errorf("a second connection: %v", err)
 	}
+	c.wait = time.Millisecond
+	if _, err := c.Scan(t.Context(), strings.NewReader("mail"), 4); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("a second connection, later: %v", err)
+	}
 }
 
 // bomb is an archive that is small, and larger than the scanner's limits inside; the virus comes last.

@@ -6,6 +6,9 @@ import (
 	"sealpost/storage/blob"
 )
 
+// KeyringEnv begins a keyring that is not the path of a file but the name of an environment variable.
+const KeyringEnv = "env:"
+
 // validateStorage checks where mails and files are kept.
 func (d *document) validateStorage(c *Config) {
 	if c.Database != DatabaseSQLite {

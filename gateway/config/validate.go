@@ -28,7 +28,7 @@ func (c *Config) resolvePaths(base string) {
 		paths = append(paths, &c.Routes[i].Auth.PasswordFile)
 	}
 	for _, path := range paths {
-		if *path != "" && !filepath.IsAbs(*path) {
+		if *path != "" && !filepath.IsAbs(*path) && (path != &c.Keyring || !strings.HasPrefix(*path, KeyringEnv)) {
 			*path = filepath.Join(base, *path)
 		}
 	}
@@ -39,7 +39,7 @@ func (c *Config) resolvePaths(base string) {
 func (d *document) validate(c *Config) {
 	d.required("hostname", c.Hostname, "the name that other mail servers know us by, such as mx.example.com")
 	d.required("data", c.Data, "the directory for the database, the sealed files and the spool")
-	d.required("keyring", c.Keyring, "the file that `sealpost init` made; keep it out of data's backups")
+	d.required("keyring", strings.TrimPrefix(c.Keyring, KeyringEnv), "the file that `sealpost init` made, kept out of data's backups, or env: and the name of a variable that holds its content")
 	d.validateStorage(c)
 	d.oneOf("notice.filenames", c.Notice.Filenames, FilenamesShow, FilenamesHide)
 	d.oneOf("log.format", c.Log.Format, "text", "json")

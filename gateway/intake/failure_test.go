@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -163,6 +164,24 @@ func TestObjectsStayWhenTheCommitsOutcomeIsUnknown(t *testing.T) {
 		}
 		if n := len(f.objects(t)); n != largeMailObjects {
 			t.Errorf("%v: %d objects are there", err, n)
+		}
+	}
+}
+
+// TestUnknownCommitIsNotDoubled: a mail that was answered 4xx because nobody knew of its commit is tried again. If it was
+// committed, the next try is a repeat; if not, it is taken in anew.
+func TestUnknownCommitIsNotDoubled(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		f := newFixture(t, func(o *intake.Options) { o.FingerprintKey = bytes.Repeat([]byte{7}, 32) })
+		where := map[bool]string{true: "CommitMail, unheard", false: "CommitMail"}[committed]
+		f.database.fail[where] = gateway.Errorf(gateway.CodeUnavailable, errBroken, "whether anything was stored is not known")
+		if _, err := f.intake.Accept(t.Context(), envelope(), f.spooled(t, largeMail())); gateway.ErrorCode(err) != gateway.CodeUnavailable {
+			t.Fatalf("the first try: %v", err)
+		}
+		clear(f.database.fail)
+		id, err := f.intake.Accept(t.Context(), envelope(), f.spooled(t, largeMail()))
+		if err != nil || len(f.database.mails) != 1 || id != f.database.mails[0].ID.String() {
+			t.Errorf("committed at first: %t; then id %q, %v, and %d mails in all", committed, id, err, len(f.database.mails))
 		}
 	}
 }

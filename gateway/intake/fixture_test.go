@@ -136,7 +136,7 @@ func (d *database) CommitMail(_ context.Context, mail gateway.AcceptedMail) erro
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mails = append(d.mails, mail)
-	return nil
+	return d.fail["CommitMail, unheard"]
 }
 
 func (d *database) Repeated(_ context.Context, fingerprint []byte) (gateway.PackageID, bool, error) {

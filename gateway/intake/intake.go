@@ -169,8 +169,12 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 		return errors.Join(err, t.stored.discard(ctx))
 	}
 	err = t.timed(&t.timings.commit, func() error { return t.store.CommitMail(ctx, accepted) })
-	if gateway.ErrorCode(err) == gateway.CodeStorageFull {
+	switch {
+	case err == nil:
+	case gateway.ErrorCode(err) == gateway.CodeStorageFull:
 		err = errors.Join(err, t.stored.discard(ctx)) // or each new try would take more of what room is left
+	default:
+		t.store.SettleMail(t.id, false) // if it was committed after all, the next try is a repeat
 	}
 	return err
 }

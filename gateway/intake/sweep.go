@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"sealpost/gateway"
@@ -156,7 +155,23 @@ func (s *Sweeper) deleteGarbage(ctx context.Context) error {
 		if failed != nil || len(names) < batch {
 			return failed
 		}
+		if mine, err := s.goOn(ctx); err != nil || !mine {
+			return err
+		}
 	}
+}
+
+// goOn keeps the watch and the claim through a long round: without the one the time would count as unwatched, and
+// without the other a second node would begin the same. It reports whether the work is still this node's.
+func (s *Sweeper) goOn(ctx context.Context) (bool, error) {
+	if err := s.store.KeepWatch(ctx); err != nil {
+		return false, fmt.Errorf("keep watch: %w", err)
+	}
+	mine, err := s.store.ClaimWork(ctx, sweepWork, workTTL)
+	if err != nil {
+		return false, fmt.Errorf("keep the claim on the sweep: %w", err)
+	}
+	return mine, nil
 }
 
 // Orphans deletes objects of recent days that are old enough and that the database does not know, and
@@ -175,9 +190,8 @@ func (s *Sweeper) Orphans(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("ask when nobody watched: %w", err)
 	}
 	removed := 0
-	since := now.AddDate(0, 0, -recentDays).UTC().Format("20060102")
 	for _, day := range days {
-		if day < since {
+		if !recent(day, now) {
 			continue
 		}
 		n, err := s.orphansOf(ctx, day, now, unwatched)
@@ -203,14 +217,16 @@ func (s *Sweeper) orphansOf(ctx context.Context, day string, now time.Time, unwa
 		if err != nil {
 			return removed, fmt.Errorf("list the objects of %s: %w", day, err)
 		}
-		unknown := slices.ContainsFunc(unwatched, func(span gateway.Span) bool { return span.Contains(info.Modified) })
-		if now.Sub(info.Modified) > orphanAge && !unknown {
+		if LeftOver(info, now, unwatched) {
 			old = append(old, info.Name)
 		}
 		if len(old) == batch {
 			n, err := s.deleteUnreferenced(ctx, old)
 			removed, old = removed+n, old[:0]
 			if err != nil {
+				return removed, err
+			}
+			if mine, err := s.goOn(ctx); err != nil || !mine {
 				return removed, err
 			}
 		}

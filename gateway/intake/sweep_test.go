@@ -223,6 +223,25 @@ func TestTidyTakesGarbageOfAnyAmount(t *testing.T) {
 	if len(f.database.garbage) > 0 {
 		t.Errorf("%d are not forgotten", len(f.database.garbage))
 	}
+	if watched := slices.DeleteFunc(calls, func(call string) bool { return call != "KeepWatch" }); len(watched) != 3 {
+		t.Errorf("watch was kept %d times, want once a batch", len(watched))
+	}
+}
+
+// TestTidyStopsForAnotherNode: a round that outlasts its claim leaves the rest to who took over.
+func TestTidyStopsForAnotherNode(t *testing.T) {
+	f := newSweepFixture(t)
+	f.database.others.Store(true)
+	for range 1001 {
+		f.database.garbage = append(f.database.garbage, objectName("20261124"))
+	}
+	sweeper := intake.NewSweeper(f.database, &listed{journal: f.journal}, 0, slog.New(slog.DiscardHandler))
+	if err := sweeper.Tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := len(f.database.garbage); left != 501 {
+		t.Errorf("%d are left, want all but one batch", left)
+	}
 }
 
 func TestTidyReportsEveryFailure(t *testing.T) {

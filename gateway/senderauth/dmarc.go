@@ -175,11 +175,16 @@ func aligned(domain, author string, strict bool) bool {
 	return domain == author || !strict && organisational(domain) == organisational(author)
 }
 
-// returnPathProven reports whether MAIL FROM is no other's address, as far as organisations go.
+// returnPathProven reports whether MAIL FROM is no other's address: SPF passed for its domain, or it is the author's own
+// and who signed or passed is of its organisation. A signature alone says only who the provider is: a mail that it signed
+// for one user could be sent again in the name of another.
 func (m *judgement) returnPathProven(mailFrom string) bool {
 	domain := domainOf(afterAt(mailFrom))
 	if m.spf.result == gateway.AuthPass && !m.spf.helo && aligned(m.spf.domain, domain, false) {
 		return true
+	}
+	if !m.header.isFrom(mailFrom) {
+		return false
 	}
 	for _, f := range m.dkim {
 		if f.result == gateway.AuthPass && aligned(f.domain, domain, false) {

@@ -169,13 +169,26 @@ func authorDomains(h header) (domains []string, unclear bool) {
 // people, but malformed, would evade DMARC.
 var looseAddress = regexp.MustCompile(`@[ \t]*([^\s<>"(),:;@]+)`)
 
-func addressDomains(value string) []string {
+// isFrom reports whether address is the one author of the mail.
+func (h header) isFrom(address string) bool {
+	if h.cut || h.moreFrom || len(h.from) != 1 {
+		return false
+	}
+	list, err := parseAddresses(h.from[0])
+	return err == nil && len(list) == 1 && strings.EqualFold(list[0].Address, address)
+}
+
+func parseAddresses(value string) ([]*mail.Address, error) {
 	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{
 		// The display name does not count, so neither does its charset.
 		CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
 	}}
+	return parser.ParseList(value)
+}
+
+func addressDomains(value string) []string {
 	var domains []string
-	if list, err := parser.ParseList(value); err == nil {
+	if list, err := parseAddresses(value); err == nil {
 		for _, address := range list {
 			domains = append(domains, afterAt(address.Address))
 		}

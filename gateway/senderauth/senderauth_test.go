@@ -250,8 +250,10 @@ func TestReturnPathIsProven(t *testing.T) {
 	}{
 		{"SPF", "a@sender.example", "x.example", plain("x@other.example"), true},
 		{"SPF fails, DMARC passes for another", "victim@bank.example", "x.example", byEvil, false},
-		{"DMARC passes for it", "bounce@news.evil.example", "x.example", byEvil, true},
-		{"signed by its organisation", "b@b.signer.example", "x.example", sign(t, plain("x@other.example"), "signer.example", "rsa"), true},
+		{"DMARC passes for the author", "X@evil.example", "x.example", byEvil, true},
+		{"DMARC passes for another of its domain", "victim@evil.example", "x.example", byEvil, false},
+		{"signed by its organisation", "b@b.signer.example", "x.example", sign(t, plain("b@b.signer.example"), "signer.example", "rsa"), true},
+		{"signed by its provider for another", "victim@b.signer.example", "x.example", sign(t, plain("b@b.signer.example"), "signer.example", "rsa"), false},
 		{"SPF of HELO", "victim@nothing.example", "helo.example", plain("x@other.example"), false},
 		{"null sender", "", "helo.example", plain("x@other.example"), false},
 	} {

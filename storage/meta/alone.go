@@ -167,10 +167,15 @@ func (s *Store) commit(ctx context.Context, own *ownTransaction) error {
 	ctx = context.WithoutCancel(ctx) // which would leave open what became of it
 	err := own.raw(func(c *pgx.Conn) error {
 		tag, err := c.Exec(ctx, qCommit)
-		if err == nil && tag.String() != qCommit {
+		switch {
+		case err != nil:
+			return err
+		case tag.String() == qRollback:
 			return pgx.ErrTxCommitRollback
+		case tag.String() != qCommit:
+			return errors.New("the answer to COMMIT is another")
 		}
-		return err
+		return nil
 	})
 	var refused *pgconn.PgError
 	switch {

@@ -63,6 +63,9 @@ func (g *group) remove(j *job) bool {
 // rely on what it left outside. Once it has begun, a shared transaction is not cut short by ctx: SQLite would roll back
 // what others did in it.
 func (s *Store) update(ctx context.Context, doing string, do func(*transaction) error) error {
+	if err := s.confirmAgain(ctx); err != nil {
+		return s.failure(ctx, doing, err)
+	}
 	if s.group == nil {
 		return s.failure(ctx, doing, s.updateAlone(ctx, do))
 	}

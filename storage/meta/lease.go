@@ -41,7 +41,8 @@ const (
 	qAttemptIsThere = `SELECT 1 FROM attempts WHERE delivery_id = $1 AND number = $2`
 	qRenewLease     = `UPDATE deliveries SET lease_until = $1
 		WHERE id = $2 AND owner = $3 AND fence = $4 AND state = 'sending'`
-	qLeased = `SELECT mail_id, state, attempts, COALESCE(owner, ''), fence FROM deliveries WHERE id = $1`
+	qIsLeased = `SELECT 1 FROM deliveries WHERE id = $1 AND owner = $2 AND fence = $3`
+	qLeased   = `SELECT mail_id, state, attempts, COALESCE(owner, ''), fence FROM deliveries WHERE id = $1`
 	// qCopies takes one ID, or a list where all copies are read at once.
 	qCopies = `SELECT m.id, m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
 		m.created, m.silence, m.dsn_return, m.envelope_id
@@ -100,9 +101,10 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner, lane string, limit i
 			return err
 		}
 		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, lane)
-		if all, err = collect(rows, err, scanLeased); err != nil {
+		if all, err = collect(rows, err, scanLeased); err != nil || len(all) == 0 {
 			return err
 		}
+		tx.provenBy(qIsLeased, all[0].ID, owner, all[0].lease.Fence) // or two would send what a crash took from one
 		return tx.readCopies(ctx, all)
 	})
 	if err != nil {

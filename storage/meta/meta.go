@@ -20,6 +20,8 @@
 //     and is dead waits for no admin: who makes us send it need not take it. It is erased after five days.
 //   - A lease that ran out is an attempt that failed: the delivery waits longer each time, and is given up after
 //     five days. It is not taken from this very process while that may still have it in hand.
+//   - Which key of the keyring wraps is written in the database (wrapping_keys), so that all nodes change it at once and
+//     none before all have it. See keys.go and rewrap.go.
 //   - Whether another process lives is told by its beats (Beat), and work that one does for all is claimed (ClaimWork).
 package meta
 
@@ -59,8 +61,9 @@ type Store struct {
 	group                 *group  // of the callers that share transactions; nil: each has its own
 	server                *server // what runs beside a database of several nodes, or nil
 	settle                settlements
-	process               string      // names this Store among all that have the database open
-	present               atomic.Bool // others know of this process by nodes or work
+	confirmed             atomic.Pointer[time.Time] // when the database was last asked which key to wrap by
+	process               string                    // names this Store among all that have the database open
+	present               atomic.Bool               // others know of this process by nodes or work
 	hand                  hand
 }
 

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -11,7 +12,8 @@ const (
 	// nodeKeep is how long a process is remembered that does not beat any more.
 	nodeKeep = 24 * time.Hour
 
-	qBeat        = `INSERT INTO nodes (id, seen) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`
+	qBeat = `INSERT INTO nodes (id, seen, keys, wraps) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, keys = excluded.keys, wraps = excluded.wraps`
 	qForgetNodes = `DELETE FROM nodes WHERE seen < $1`
 	qForgetNode  = `DELETE FROM nodes WHERE id = $1`
 	qClaimWork   = `INSERT INTO work (kind, owner, until) VALUES ($1, $2, $3)
@@ -21,16 +23,19 @@ const (
 )
 
 // Beat records that the process of this Store lives. A gateway calls it before it takes mail and every 15 seconds: 60
-// seconds after the last beat its sessions count as ended. Close takes it back.
+// seconds after the last beat its sessions count as ended. Close takes it back. It also reads the keyring anew, wraps by
+// the key that the database names, and records which keys this process has; what fails of that is told after the beat.
 func (s *Store) Beat(ctx context.Context) error {
-	return s.update(ctx, "record that this process lives", func(tx *transaction) error {
+	failed := s.refreshKeys(ctx)
+	held, wraps := s.keysHeld()
+	return errors.Join(failed, s.update(ctx, "record that this process lives", func(tx *transaction) error {
 		s.present.Store(true) // even if the commit fails, for it may have come through
-		if _, err := tx.exec(ctx, qBeat, s.process, micros(tx.now)); err != nil {
+		if _, err := tx.exec(ctx, qBeat, s.process, micros(tx.now), held, wraps); err != nil {
 			return err
 		}
 		_, err := tx.exec(ctx, qForgetNodes, micros(tx.now.Add(-nodeKeep)))
 		return err
-	})
+	}))
 }
 
 // ClaimWork reports whether the work of a kind is this Store's until ttl from now: if it had it already, or if nobody

@@ -45,8 +45,8 @@ type serverLimits struct {
 
 func defaultLimits() serverLimits {
 	return serverLimits{
-		connections: 20, connect: 5 * time.Second, statement: 30 * time.Second, idle: 5 * time.Second,
-		silence: 40 * time.Second, outcome: 10 * time.Second,
+		connections: 20, connect: 5 * time.Second, statement: 20 * time.Second, idle: 5 * time.Second,
+		silence: 25 * time.Second, outcome: 10 * time.Second,
 	}
 }
 
@@ -92,7 +92,10 @@ func (s *Store) openPostgres(ctx context.Context, config *pgx.ConnConfig) error 
 	s.read = s.write
 	server, err := startServer(ctx, config, s)
 	s.server = server
-	return err
+	if err != nil {
+		return err
+	}
+	return s.confirmKey(ctx)
 }
 
 // postgresConfig reads a URL. Its errors tell nothing of what is secret in it.

@@ -143,6 +143,25 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// Whatever octet of the server's answers is altered, a mail that is said to be stored is, and none is stored in part.
+func TestAlteredAnywhere(t *testing.T) {
+	p, url := newPostgres(t)
+	s, proxy := behindProxy(t, p, url, metatest.NewKeys(), meta.WithSilence(200*time.Millisecond), meta.WithOutcome(5*time.Second))
+	first := newMail(t, s)
+	for n := int64(0); n < 3000; n += 67 {
+		mail := metatest.NewMail(first.Started, first.Copy.Key, metatest.Routes(2)...)
+		proxy.Corrupt(n)
+		err := s.CommitMail(t.Context(), mail)
+		proxy.Heal()
+		if got := stored(t, url, mail.ID); err == nil && got != 2 || got != 0 && got != 2 {
+			t.Errorf("octet %d altered: %d deliveries are stored, and %v", n, got, err)
+		}
+	}
+	if err := s.CommitMail(t.Context(), newMail(t, s)); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // A server that is away, slow or silent: CodeUnavailable within bounds, and all is well as soon as it is back.
 func TestPostgresFaults(t *testing.T) {
 	p, url := newPostgres(t)
@@ -313,6 +332,38 @@ func TestCrashInCommit(t *testing.T) {
 	err, n := <-done, stored(t, url, mail.ID)
 	if (err == nil) != (n == 2) || n != 0 && n != 2 {
 		t.Errorf("%d deliveries are stored, and %v", n, err)
+	}
+}
+
+// Nor does a crash leave two with one lease: what is handed out is leased, by its own row.
+func TestCrashInLease(t *testing.T) {
+	p, url := newPostgres(t)
+	execPostgres(t, url, `CREATE FUNCTION public.pg_xact_status(xid8) RETURNS text LANGUAGE sql AS $$ SELECT 'committed' $$`)
+	s := openPostgres(t, url+"&search_path=public,pg_catalog", metatest.NewKeys())
+	mail := newMail(t, s)
+	if err := s.CommitMail(t.Context(), mail); err != nil {
+		t.Fatal(err)
+	}
+	execPostgres(t, url, strings.Replace(fmt.Sprintf(slowCommit, "NULL"), "INSERT ON mails", "UPDATE ON deliveries", 1))
+	var leased []gateway.LeasedDelivery
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		leased, err = s.LeaseDeliveries(t.Context(), "node", metatest.Routes(1)[0].Address, 1, time.Minute)
+		done <- err
+	}()
+	eventually(t, "the lease is being committed", func() bool { return committing(t, url) })
+	p.Kill()
+	p.Start(t)
+	if err := <-done; err != nil && gateway.ErrorCode(err) != gateway.CodeUnavailable {
+		t.Error(err)
+	}
+	var sending int
+	withPostgres(t, url, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT COUNT(*) FROM deliveries WHERE state = 'sending'`).Scan(&sending)
+	})
+	if sending != len(leased) {
+		t.Errorf("%d are handed out, and %d are leased", len(leased), sending)
 	}
 }
 

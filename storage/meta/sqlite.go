@@ -62,8 +62,10 @@ func (s *Store) openSQLite(ctx context.Context, path string) error {
 	if s.writeStmts, err = prepare(ctx, s.write, writeQueries(s.dialect)); err != nil {
 		return err
 	}
-	s.readStmts, err = prepare(ctx, s.read, readQueries())
-	return err
+	if s.readStmts, err = prepare(ctx, s.read, readQueries()); err != nil {
+		return err
+	}
+	return s.confirmKey(ctx)
 }
 
 // makeFile makes the file, durably, before SQLite does, which would give it another mode. The log and the

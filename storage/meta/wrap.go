@@ -16,6 +16,9 @@ func (s *Store) wrap(table, column, rowID string, value gateway.Secret) ([]byte,
 }
 
 func (s *Store) wrapBytes(table, column, rowID string, value []byte) ([]byte, error) {
+	if err := s.mayWrap(); err != nil {
+		return nil, err
+	}
 	wrapped, err := s.keys.Wrap(table, column, rowID, value)
 	if err != nil {
 		return nil, fmt.Errorf("wrap %s.%s: %w", table, column, err)

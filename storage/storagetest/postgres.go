@@ -37,9 +37,16 @@ type Postgres struct {
 // StartPostgres makes a cluster with one superuser, postgres, whom it trusts, and runs its server until the test ends.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	return StartPostgresIn(t, "")
+}
+
+// StartPostgresIn is StartPostgres with the cluster below a directory of the test's choice, on a small disk for example.
+// The server's user must be able to pass through it, and its path must be short.
+func StartPostgresIn(t testing.TB, dir string) *Postgres {
+	t.Helper()
 	p := &Postgres{bin: postgresPrograms(t), as: notRoot(t), Addr: freeAddress(t)}
 	var err error
-	if p.dir, err = os.MkdirTemp("", "sealpost-postgres-"); err != nil { // short: a socket's path has at most 107 bytes
+	if p.dir, err = os.MkdirTemp(dir, "sealpost-postgres-"); err != nil { // short: a socket's path has at most 107 bytes
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(p.dir) })

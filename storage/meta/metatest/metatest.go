@@ -4,15 +4,11 @@ package metatest
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,7 +23,9 @@ type Open func(t *testing.T, keys meta.Wrapper, now func() time.Time) *meta.Stor
 // Run runs the suite. fresh makes a new, empty database for each call.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for name, test := range suite() {
+	tests := suite()
+	maps.Copy(tests, rotationSuite())
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := &world{open: fresh(t), keys: NewKeys(), clock: NewClock()}
 			w.Store = w.open(t, w.keys, w.clock.Now)
@@ -124,58 +122,6 @@ func (c *Clock) Add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
-}
-
-// Keys is a keyring for tests: AES-256-GCM, bound to table, column and row.
-type Keys struct {
-	aead  cipher.AEAD
-	index []byte
-}
-
-// NewKeys returns a keyring of its own.
-func NewKeys() *Keys {
-	key := make([]byte, 64)
-	_, _ = rand.Read(key) // never fails (crypto/rand)
-	block, err := aes.NewCipher(key[:32])
-	if err != nil {
-		return nil
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil
-	}
-	return &Keys{aead: aead, index: key[32:]}
-}
-
-// Wrap implements meta.Wrapper.
-func (k *Keys) Wrap(table, column, rowID string, plaintext []byte) ([]byte, error) {
-	if table == "" || column == "" || rowID == "" {
-		return nil, errors.New("a wrapped value needs a table, a column and a row")
-	}
-	nonce := make([]byte, k.aead.NonceSize())
-	_, _ = rand.Read(nonce) // never fails (crypto/rand)
-	return k.aead.Seal(nonce, nonce, plaintext, []byte(table+"\x00"+column+"\x00"+rowID)), nil
-}
-
-// Unwrap implements meta.Wrapper.
-func (k *Keys) Unwrap(table, column, rowID string, wrapped []byte) ([]byte, error) {
-	n := k.aead.NonceSize()
-	if len(wrapped) < n {
-		return nil, errors.New("the wrapped value is cut")
-	}
-	return k.aead.Open(nil, wrapped[:n], wrapped[n:], []byte(table+"\x00"+column+"\x00"+rowID))
-}
-
-// Lookup implements meta.Wrapper.
-func (k *Keys) Lookup(column, value string) []byte {
-	h := hmac.New(sha256.New, k.index)
-	h.Write([]byte(column + "\x00" + value))
-	return h.Sum(nil)
-}
-
-// LookupAddress implements meta.Wrapper.
-func (k *Keys) LookupAddress(column, address string) []byte {
-	return k.Lookup(column, strings.ToLower(strings.TrimSpace(address)))
 }
 
 // Routes returns n routes.

@@ -251,10 +251,13 @@ CREATE TABLE alerts (
     told BIGINT NOT NULL
 );
 
--- The processes that run with this database, and when each was last seen.
+-- The processes that run with this database, when each was last seen, and the IDs of the wrapping keys that it has and
+-- that it wraps by.
 CREATE TABLE nodes (
-    id   TEXT COLLATE "C" PRIMARY KEY,
-    seen BIGINT NOT NULL
+    id    TEXT COLLATE "C" PRIMARY KEY,
+    seen  BIGINT NOT NULL,
+    keys  TEXT COLLATE "C" NOT NULL DEFAULT '',
+    wraps TEXT COLLATE "C" NOT NULL DEFAULT ''
 );
 
 -- Which process does the work that one of them does for all, and until when that is its own.
@@ -262,4 +265,18 @@ CREATE TABLE work (
     kind  TEXT COLLATE "C" PRIMARY KEY,
     owner TEXT COLLATE "C" NOT NULL,
     until BIGINT NOT NULL
+);
+
+-- The wrapping keys by their IDs; the last one is in use. finished is when nothing was wrapped by another any more.
+CREATE TABLE wrapping_keys (
+    position BIGINT PRIMARY KEY,
+    id       TEXT COLLATE "C" NOT NULL UNIQUE,
+    since    BIGINT NOT NULL,
+    finished BIGINT
+);
+
+-- What is known of the installation as a whole, whatever node says it.
+CREATE TABLE settings (
+    name  TEXT COLLATE "C" PRIMARY KEY,
+    value TEXT COLLATE "C" NOT NULL
 );

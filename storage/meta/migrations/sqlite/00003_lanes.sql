@@ -23,10 +23,13 @@ UPDATE deliveries SET dead_at = COALESCE((SELECT MAX(ended) FROM attempts WHERE 
     WHERE state = 'dead';
 CREATE INDEX deliveries_dead ON deliveries (state, route, dead_at) WHERE state = 'dead';
 
--- The processes that run with this database, and when each was last seen.
+-- The processes that run with this database, when each was last seen, and the IDs of the wrapping keys that it has and
+-- that it wraps by.
 CREATE TABLE nodes (
-    id   TEXT PRIMARY KEY,
-    seen INTEGER NOT NULL
+    id    TEXT PRIMARY KEY,
+    seen  INTEGER NOT NULL,
+    keys  TEXT NOT NULL DEFAULT '',
+    wraps TEXT NOT NULL DEFAULT ''
 ) STRICT, WITHOUT ROWID;
 
 -- Which process does the work that one of them does for all, and until when that is its own.
@@ -34,4 +37,18 @@ CREATE TABLE work (
     kind  TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
     until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The wrapping keys by their IDs; the last one is in use. finished is when nothing was wrapped by another any more.
+CREATE TABLE wrapping_keys (
+    position INTEGER PRIMARY KEY,
+    id       TEXT NOT NULL UNIQUE,
+    since    INTEGER NOT NULL,
+    finished INTEGER
+) STRICT;
+
+-- What is known of the installation as a whole, whatever node says it.
+CREATE TABLE settings (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
