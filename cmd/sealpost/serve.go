@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// beatEvery is how often the other nodes are told that this one lives. After a minute of silence its sessions count
 	// as ended, so it may fall silent when it stops: stopGrace is shorter.
 	beatEvery = 15 * time.Second
+	// gcPercent: what lives is a few MiB, so that collecting less often costs little memory and saves a sixth of the CPU.
+	gcPercent = 300
 )
 
 type serveCommand struct{ configFlag }
@@ -37,6 +40,9 @@ func (c *serveCommand) Run(ctx context.Context, std streams) error {
 	logger, err := telemetry.NewLogger(std.err, cfg.Log.Format, cfg.Log.Level)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	return serve(ctx, cfg, logger, nil)
 }
