@@ -140,7 +140,7 @@ func (r *router) Current(address string) (gateway.Route, bool) {
 	return route, ok
 }
 
-// hidden are the addresses that no outsider may see, each with the public one that stands for it.
+// hidden are the configured addresses that no outsider may see, each with the public one that stands for it.
 func (r *router) hidden() map[string]string {
 	hidden := make(map[string]string, len(r.routes))
 	for _, route := range r.routes {
@@ -149,6 +149,19 @@ func (r *router) hidden() map[string]string {
 			public = before
 		}
 		hidden[route.ForwardTo] = public
+	}
+	return hidden
+}
+
+// hiddenBeside is hidden together with addresses that mail went to before, each with the public one of then. What has
+// become public since is not hidden.
+func (r *router) hiddenBeside(before map[string]string) map[string]string {
+	hidden := r.hidden()
+	for address, public := range before {
+		_, configured := hidden[address]
+		if _, ours := r.find(crypto.CanonicalAddress(address)); !ours && !configured {
+			hidden[address] = public
+		}
 	}
 	return hidden
 }

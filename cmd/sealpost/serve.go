@@ -167,6 +167,10 @@ func (g *gatewayNode) run(ctx context.Context, l listeners, beat func(context.Co
 	}
 	group.Go(func() error { return named("watch", g.alerts.Run(ctx)) })
 	group.Go(func() error {
+		g.returner.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		<-ctx.Done()
 		return g.stop(ctx)
 	})

@@ -44,6 +44,7 @@ type gatewayNode struct {
 	challenges   *http.Server
 	certificates *certificate.Store // nil when nothing has TLS
 	alerts       *alert.Watch
+	returner     *returner
 	readiness    *telemetry.Readiness
 	logger       *slog.Logger
 }
@@ -53,6 +54,7 @@ type wiring struct {
 	cfg          *config.Config
 	stores       *stores
 	router       *router
+	returner     *returner
 	back         *srs.Rewriter
 	scanner      *clamd.Client             // nil without a scanner
 	senders      *senderauth.Authenticator // nil when senders are not judged
@@ -71,6 +73,7 @@ func newWiring(ctx context.Context, cfg *config.Config, s *stores, logger *slog.
 	if w.router, err = newRouter(cfg, w.back); err != nil {
 		return nil, err
 	}
+	w.returner = newReturner(ctx, cfg.Hostname, w.router, s.meta, logger)
 	if cfg.Scan.Clamd != "" {
 		if w.scanner, err = newScanner(cfg, logger, w.registry); err != nil {
 			return nil, err
@@ -101,6 +104,7 @@ func newGateway(ctx context.Context, cfg *config.Config, s *stores, logger *slog
 		sweeper:      intake.NewSweeper(s.meta, s.blobs, cfg.ReplayWindow.Std(), logger),
 		certificates: w.certificates,
 		alerts:       w.alerts(taking),
+		returner:     w.returner,
 		readiness:    telemetry.NewReadiness(s.meta.Ping),
 		metrics:      &http.Server{Handler: telemetry.MetricsHandler(w.registry), ReadHeaderTimeout: 10 * time.Second},
 		challenges:   &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: 10 * time.Second},
@@ -149,7 +153,7 @@ func (w *wiring) intakeOptions() intake.Options {
 	options := commonOptions(w.cfg)
 	options.Logger, options.Metrics = w.logger, w.registry
 	options.OnVirus, options.ScannerDown = gateway.Reject, gateway.Defer
-	options.Returner = dsn.Returner{Hostname: w.cfg.Hostname, Hide: w.router.hidden()}
+	options.Returner = w.returner
 	options.ReturnDomain = w.cfg.SRS.Domain
 	options.FingerprintKey = w.stores.keyring.Lookup("fingerprints", "key")
 	if w.senders != nil {

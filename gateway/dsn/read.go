@@ -39,7 +39,7 @@ var (
 type bounce struct {
 	report bool // it is a delivery report
 	daemon bool // it says that a mail server wrote it
-	auto   bool // it says that it answers by itself (RFC 3834 section 5)
+	auto   bool // it says that it is an automatic answer, auto-replied (RFC 3834 section 5)
 	opaque bool // it could not be searched everywhere
 	leaks  bool
 	public string // whose mail it is, by what leaks; empty: not known
@@ -52,8 +52,9 @@ type bounce struct {
 }
 
 // chatter reports whether a mail that cannot be passed on is nothing that its reader must hear of: an answer from behind us,
-// such as that somebody is away. To make a bounce of it would tell him that his mail was lost.
-func (b bounce) chatter() bool { return !b.report && !b.daemon && (b.auto || b.status == "") }
+// such as that somebody is away, of which a bounce would tell him that his mail was lost. Only what says that it is an answer,
+// and holds no code of a failure, is taken for one: a failure that nobody hears of is worse than a bounce too many.
+func (b bounce) chatter() bool { return b.auto && !b.report && !b.daemon && b.status == "" }
 
 type reader struct {
 	bounce
@@ -137,9 +138,14 @@ func (b *reader) walk(e *message.Entity, depth int) {
 
 // origin reads in the header who wrote the mail.
 func (b *reader) origin(header message.Header) {
-	word, _, _ := strings.Cut(header.Get("Auto-Submitted"), ";")
-	b.auto = strings.EqualFold(strings.TrimSpace(word), "auto-replied")
+	word := strings.TrimSpace(header.Get("Auto-Submitted"))
+	if end := strings.IndexAny(word, " \t(;"); end >= 0 { // a comment or a parameter follows
+		word = word[:end]
+	}
+	b.auto = strings.EqualFold(word, "auto-replied")
 	kind, _, _ := header.ContentType()
+	subject, _ := header.Text("Subject") // what cannot be decoded is searched as it is
+	b.findStatus([]byte(subject))
 	from := strings.ToLower(header.Get("From"))
 	b.daemon = kind == "multipart/report" || header.Has("X-Failed-Recipients") ||
 		strings.Contains(from, "mailer-daemon") || strings.Contains(from, "postmaster")
@@ -177,16 +183,24 @@ func (b *reader) search(body io.Reader, text bool) {
 	if text {
 		start := bufio.NewReaderSize(body, maxStatus)
 		head, _ := start.Peek(maxStatus)
-		if found := statusIn.FindSubmatch(head); found != nil && b.status == "" {
-			b.status = string(found[1])
-		} else if b.status == "" && replyIn.Match(head) {
-			b.status = "5.0.0"
-		}
+		b.findStatus(head)
 		body = start
 	}
 	public, found, err := b.needles.inStream(body)
 	b.leak(public, found)
 	b.opaque = b.opaque || err != nil
+}
+
+// findStatus takes the first status that a text gives, if none was found before.
+func (b *reader) findStatus(text []byte) {
+	if b.status != "" {
+		return
+	}
+	if found := statusIn.FindSubmatch(text); found != nil {
+		b.status = string(found[1])
+	} else if replyIn.Match(text) {
+		b.status = "5.0.0"
+	}
 }
 
 // deliveryStatus reads the blocks of fields of RFC 3464 section 2.1.

@@ -13,8 +13,15 @@ import (
 // errLeaseLost is why an attempt was broken off whose delivery now belongs to somebody else.
 var errLeaseLost = errors.New("the lease was lost")
 
-// finishLimit bounds the recording of an attempt while the queue fails.
-const finishLimit = 30 * time.Second
+const (
+	// finishLimit bounds the recording of an attempt while the queue fails.
+	finishLimit = 10 * time.Minute
+	// finishPause is the longest pause between two tries: another node must not take the delivery in between, once
+	// the queue is back.
+	finishPause = time.Second
+	// shutdownLimit is what is left of finishLimit after the grace time.
+	shutdownLimit = 10 * time.Second
+)
 
 // deliver attempts one delivery, records what came of it, and returns what it taught about the lane it came by.
 func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery, l lane) feedback {
@@ -24,12 +31,14 @@ func (r *Relay) deliver(ctx context.Context, d gateway.LeasedDelivery, l lane) f
 	held, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	release := r.hold(ctx, d.Lease, cancel)
+	defer release()
 	out := r.attempt(held, d, l)
 	defer r.settle(&out) // after the result is safe
-	lease, err := release()
-	if err == nil {
-		err = r.finish(context.WithoutCancel(ctx), lease, d, started, &out)
+	err := context.Cause(held)
+	if !errors.Is(err, errLeaseLost) || out.event != gateway.EventDeferred {
+		err = r.finish(ctx, d, started, &out)
 	}
+	release()
 	r.report(log.With("hop", out.publicHop()), &out, err, r.opts.Clock().Sub(started))
 	return out.learnt
 }
@@ -71,71 +80,79 @@ func (r *Relay) settle(out *outcome) {
 	out.cancel()
 }
 
-// hold renews a lease until release is called, and calls lost with errLeaseLost when it is lost. release then
-// returns that error, else the lease as it stands. It must be called.
-func (r *Relay) hold(ctx context.Context, lease gateway.Lease, lost context.CancelCauseFunc) (release func() (gateway.Lease, error)) {
-	// Renewing goes on while an attempt that was cut comes to its end.
+// hold renews a lease until release is called, and calls lost with errLeaseLost when it is lost. release must be
+// called; it may be more than once.
+func (r *Relay) hold(ctx context.Context, lease gateway.Lease, lost context.CancelCauseFunc) (release func()) {
+	// Renewing goes on while an attempt that was cut comes to its end, and while its result is recorded.
 	renew, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var (
-		renewer sync.WaitGroup
-		err     error
-	)
-	renewer.Go(func() {
-		if err = r.renew(renew, &lease); err != nil {
-			lost(err)
-		}
-	})
-	return func() (gateway.Lease, error) {
+	var renewer sync.WaitGroup
+	renewer.Go(func() { r.renew(renew, lease, func() { lost(errLeaseLost) }) })
+	return func() {
 		stop()
 		renewer.Wait()
-		return lease, err
 	}
 }
 
-// renew prolongs *lease until ctx ends (nil) or the lease is lost (errLeaseLost). A queue that cannot be
-// reached loses it when it has run out by our own clock.
-func (r *Relay) renew(ctx context.Context, lease *gateway.Lease) error {
+// renew prolongs a lease until ctx ends or another has it, and calls lost then. It also calls lost when the lease has
+// run out by our own clock, because the queue cannot be reached; but the lease is ours until another takes it.
+func (r *Relay) renew(ctx context.Context, lease gateway.Lease, lost func()) {
 	ticker := time.NewTicker(max(r.opts.LeaseTTL/3, time.Millisecond))
 	defer ticker.Stop()
 	renewed := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
 		asked := time.Now()
-		next, err := r.queue.RenewLease(ctx, *lease, r.opts.LeaseTTL)
+		next, err := ask(ctx, r.opts.QueueTimeout, func(ctx context.Context) (gateway.Lease, error) {
+			return r.queue.RenewLease(ctx, lease, r.opts.LeaseTTL)
+		})
 		switch {
 		case err == nil:
-			*lease, renewed = next, asked
+			lease, renewed = next, asked
 		case ctx.Err() != nil:
-			return nil
-		case gateway.ErrorCode(err) == gateway.CodeConflict, time.Since(renewed) > r.opts.LeaseTTL:
-			return errLeaseLost
+			return
+		case gateway.ErrorCode(err) == gateway.CodeConflict:
+			lost()
+			return
+		case time.Since(renewed) > r.opts.LeaseTTL:
+			lost()
 		}
 	}
 }
 
-// finish records the attempt. It is tried for a while: a mail that was accepted and not recorded is sent twice.
-func (r *Relay) finish(ctx context.Context, lease gateway.Lease, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
-	ctx, cancel := context.WithTimeout(ctx, min(finishLimit, r.opts.LeaseTTL))
+// ask bounds one call of the queue: over a connection that has gone silent the answer never comes, while another
+// connection may bring it at once.
+func ask[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for pause := 50 * time.Millisecond; ; pause *= 2 {
-		err := r.record(ctx, lease, d, started, out)
+	return call(ctx)
+}
+
+// finish records the attempt. It is tried for long, even past the end of the lease: a mail that was accepted and not
+// recorded is sent twice, and where another has taken the delivery the lease's fence keeps us out.
+func (r *Relay) finish(ctx context.Context, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
+	over, shutdown := time.After(finishLimit), ctx.Done()
+	ctx = context.WithoutCancel(ctx) // each call has its own bound
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, finishPause) {
+		err := r.record(ctx, d, started, out)
 		if err == nil || gateway.ErrorCode(err) == gateway.CodeConflict {
 			return err
 		}
 		select {
-		case <-ctx.Done():
+		case <-over:
 			return err
+		case <-shutdown:
+			over, shutdown = time.After(shutdownLimit), nil
 		case <-time.After(pause):
 		}
 	}
 }
 
-func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
-	now, err := r.queue.Now(ctx)
+func (r *Relay) record(ctx context.Context, d gateway.LeasedDelivery, started time.Time, out *outcome) error {
+	now, err := ask(ctx, r.opts.QueueTimeout, r.queue.Now)
 	if err != nil {
 		return err
 	}
@@ -151,7 +168,9 @@ func (r *Relay) record(ctx context.Context, lease gateway.Lease, d gateway.Lease
 	if err := r.tell(ctx, d, out, now); err != nil {
 		return err
 	}
-	return r.queue.FinishAttempt(ctx, lease, gateway.AttemptResult{
+	ctx, cancel := context.WithTimeout(ctx, r.opts.QueueTimeout)
+	defer cancel()
+	return r.queue.FinishAttempt(ctx, d.Lease, gateway.AttemptResult{
 		Attempt: gateway.Attempt{
 			Number:  d.Attempts,
 			Started: now.Add(started.Sub(r.opts.Clock())), // a node's clock measures, and the queue's tells the time

@@ -8,12 +8,19 @@ import (
 	"sealpost/gateway"
 )
 
+const (
+	// firstTrouble is how long after an error the queue is asked again; it doubles up to maxTrouble.
+	firstTrouble = time.Second
+	maxTrouble   = 5 * time.Second
+)
+
 // dispatcher leases deliveries and starts them, until its context ends.
 type dispatcher struct {
 	*Relay
 	start    func(gateway.LeasedDelivery, lane)
 	finished chan struct{} // one for each started delivery that is done
 	busy     int
+	troubles int // rounds with an error, since one without
 	first    int // the lane that comes first; it moves on, so that none is always last
 }
 
@@ -59,7 +66,7 @@ func (d *dispatcher) round(ctx context.Context) (pause time.Duration, blocked bo
 		if ctx.Err() == nil {
 			d.log.Error("the queue cannot be read", "error", err)
 		}
-		return pause, false
+		return d.again(pause), false
 	}
 	d.first++
 	var failures []error
@@ -70,19 +77,30 @@ func (d *dispatcher) round(ctx context.Context) (pause time.Duration, blocked bo
 			continue
 		}
 		full, err := d.lease(ctx, next)
-		switch {
-		case err != nil: // the other lanes may do better
+		if err != nil { // the other lanes may do better
 			failures = append(failures, err)
-		case full:
+		}
+		switch {
+		case full: // even beside an error, which tells of others then
 			blocked = true
-		default:
+		case err == nil:
 			pause = min(pause, minPause)
 		}
 	}
-	if len(failures) > 0 && ctx.Err() == nil {
+	if len(failures) == 0 {
+		d.troubles = 0
+		return pause, blocked
+	}
+	if ctx.Err() == nil {
 		d.log.Error("deliveries cannot be leased", "lanes", len(failures), "error", errors.Join(failures...))
 	}
-	return pause, blocked
+	return d.again(pause), blocked
+}
+
+// again returns when to look again after an error: sooner than in pause, since what is due waits.
+func (d *dispatcher) again(pause time.Duration) time.Duration {
+	d.troubles++
+	return min(pause, firstTrouble<<min(d.troubles-1, 3), maxTrouble)
 }
 
 // lease starts due deliveries of a lane, and reports whether it got as many as it had slots for.

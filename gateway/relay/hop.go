@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -40,7 +42,7 @@ type lane struct {
 // firstLimit is the concurrency that a hop begins with, as in Postfix (initial_destination_concurrency).
 const firstLimit = 5
 
-// maxHops is from what number on idle destinations are forgotten.
+// maxHops is from what number on idle destinations are forgotten, to make room for new ones.
 const maxHops = 1000
 
 // feedback is what an attempt taught about its hop.
@@ -61,11 +63,16 @@ type slots struct {
 
 	mu      sync.Mutex
 	returns int
+	uses    uint64
 	hops    map[destination]*hop
 	changed chan struct{} // closed and renewed when a slot becomes free
 }
 
-type hop struct{ active, limit int }
+type hop struct {
+	active, limit int
+	returns       bool   // only what goes back to senders has come here
+	used          uint64 // when, by the count of uses
+}
 
 // newSlots bounds a destination by limit, and what goes back to senders by a quarter of the workers.
 func newSlots(limit, workers int) *slots {
@@ -77,7 +84,7 @@ func newSlots(limit, workers int) *slots {
 func (s *slots) reserve(l lane, free int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.get(l.destination)
+	h := s.get(l)
 	if l.returning {
 		free = min(free, s.maxReturns-s.returns)
 	}
@@ -102,7 +109,7 @@ func (s *slots) release(l lane, n int) {
 
 // free must be called with the lock held.
 func (s *slots) free(l lane, n int) *hop {
-	h := s.get(l.destination)
+	h := s.get(l)
 	h.active -= n
 	if l.returning {
 		s.returns -= n
@@ -115,7 +122,7 @@ func (s *slots) free(l lane, n int) *hop {
 func (s *slots) acquire(ctx context.Context, d destination) error {
 	for {
 		s.mu.Lock()
-		h, changed := s.get(d), s.changed
+		h, changed := s.get(lane{destination: d}), s.changed
 		if h.active < h.limit {
 			h.active++
 			s.mu.Unlock()
@@ -150,18 +157,41 @@ func (s *slots) wakeUp() {
 	s.changed = make(chan struct{})
 }
 
-func (s *slots) get(d destination) *hop {
-	if h := s.hops[d]; h != nil {
-		return h
+func (s *slots) get(l lane) *hop {
+	h := s.hops[l.destination]
+	if h == nil {
+		if len(s.hops) >= maxHops {
+			s.forget()
+		}
+		h = &hop{limit: min(firstLimit, s.max), returns: true}
+		s.hops[l.destination] = h
 	}
-	if len(s.hops) >= maxHops {
-		for other, h := range s.hops {
-			if h.active == 0 {
-				delete(s.hops, other)
-			}
+	s.uses++
+	h.used, h.returns = s.uses, h.returns && l.returning
+	return h
+}
+
+// forget makes room: of the idle destinations those go that outsiders chose, the least recently used first, so that
+// nobody who writes to us can have it forgotten what was learnt of the admin's own. Only where there are none, one of
+// the others goes.
+func (s *slots) forget() {
+	var returns, others []destination
+	for d, h := range s.hops {
+		switch {
+		case h.active > 0:
+		case h.returns:
+			returns = append(returns, d)
+		default:
+			others = append(others, d)
 		}
 	}
-	h := &hop{limit: min(firstLimit, s.max)}
-	s.hops[d] = h
-	return h
+	oldest := func(a, b destination) int { return cmp.Compare(s.hops[a].used, s.hops[b].used) }
+	slices.SortFunc(returns, oldest)
+	gone := returns[:min(len(returns), maxHops/4)]
+	if len(gone) == 0 && len(others) > 0 {
+		gone = []destination{slices.MinFunc(others, oldest)}
+	}
+	for _, d := range gone {
+		delete(s.hops, d)
+	}
 }

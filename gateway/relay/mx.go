@@ -37,18 +37,23 @@ var (
 
 const (
 	// notPublic are networks that no mail server of a stranger has, besides those that net/netip knows: this network,
-	// shared addresses (RFC 6598), reserved ones, and what a local translator leads into IPv4 (RFC 8215).
-	notPublic = "0.0.0.0/8 100.64.0.0/10 240.0.0.0/4 64:ff9b:1::/48"
-	// translated holds the IPv4 Internet in an IPv6 network (RFC 6052).
+	// shared addresses (RFC 6598), those of protocols (RFC 6890) and of benchmarks (RFC 2544), reserved ones, IPv4 inside
+	// of IPv6 (RFC 4291 section 2.5.5.1), what a local translator leads into IPv4 (RFC 8215), Teredo (RFC 4380) and
+	// site-local addresses (RFC 3879).
+	notPublic = "0.0.0.0/8 100.64.0.0/10 192.0.0.0/24 198.18.0.0/15 240.0.0.0/4 ::/96 64:ff9b:1::/48 2001::/32 fec0::/10"
+	// translated holds the IPv4 Internet in an IPv6 network (RFC 6052); so does sixToFour (RFC 3056 section 2).
 	translated = "64:ff9b::/96"
+	sixToFour  = "2002::/16"
 )
 
 // isPublic reports whether a stranger may have a mail server at an address.
 func isPublic(a netip.Addr) bool {
 	a = a.WithZone("").Unmap()
-	if netip.MustParsePrefix(translated).Contains(a) {
-		inner := a.As16()
-		a = netip.AddrFrom4([4]byte(inner[12:]))
+	switch whole := a.As16(); {
+	case netip.MustParsePrefix(translated).Contains(a):
+		a = netip.AddrFrom4([4]byte(whole[12:]))
+	case netip.MustParsePrefix(sixToFour).Contains(a):
+		a = netip.AddrFrom4([4]byte(whole[2:6]))
 	}
 	for network := range strings.FieldsSeq(notPublic) {
 		if netip.MustParsePrefix(network).Contains(a) {

@@ -16,6 +16,8 @@ const (
 	maxHeaded  = 10_000 // mails
 	noticeKept = 30 * 24 * time.Hour
 	nullSender = "null sender"
+	// noticeLimit bounds the making of a notice, for which the mail may be read from the blob store.
+	noticeLimit = 30 * time.Second
 )
 
 // tell settles, once, whether the attempt causes a notice. Only the queue's errors are returned, so that it can be
@@ -28,7 +30,9 @@ func (r *Relay) tell(ctx context.Context, d gateway.LeasedDelivery, out *outcome
 	if kind != "" {
 		untold := r.silence(d, kind)
 		if untold == "" {
-			key, err := r.queue.QueueKey(ctx, now)
+			key, err := ask(ctx, r.opts.QueueTimeout, func(ctx context.Context) (gateway.QueueKey, error) {
+				return r.queue.QueueKey(ctx, now)
+			})
 			if err != nil {
 				return err
 			}
@@ -86,6 +90,8 @@ func (r *Relay) silence(d gateway.LeasedDelivery, kind gateway.NoticeKind) strin
 // notice makes the mail to the sender. Rather than to leave him untold it goes without the header of his mail.
 func (r *Relay) notice(ctx context.Context, d gateway.LeasedDelivery, out *outcome, kind gateway.NoticeKind,
 	key gateway.QueueKey, now time.Time) (*gateway.Notice, error) {
+	ctx, cancel := context.WithTimeout(ctx, noticeLimit)
+	defer cancel()
 	id, sender := gateway.NoticeID(d.ID, d.Attempts), d.Copy.MailFrom.Reveal()
 	report := gateway.Report{
 		Kind: kind, ID: id, Date: now, To: sender,

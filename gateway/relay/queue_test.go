@@ -23,6 +23,8 @@ const (
 	sender    = "customer@marker.example"
 )
 
+var errAway = gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+
 // finished is one call of FinishAttempt that was accepted.
 type finished struct {
 	gateway.Attempt
@@ -47,7 +49,10 @@ type fakeQueue struct {
 	renewed  chan struct{} // one for each renewal, as far as there is room
 	lose     bool          // renewals fail with CodeConflict
 	failing  string        // the lane that cannot be leased
+	away     bool          // Due and renewals fail as if the database were away
+	beside   error         // comes beside what is leased
 	failures int           // so many FinishAttempt fail as if the database were away
+	silent   int           // so many never answer
 	unheard  int           // so many take effect and fail nevertheless, as if the database had gone away after them
 }
 
@@ -65,7 +70,7 @@ func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner, lane string, limit
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if lane == q.failing {
-		return nil, gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+		return nil, errAway
 	}
 	q.limits = append(q.limits, limit)
 	var taken []gateway.LeasedDelivery
@@ -84,7 +89,7 @@ func (q *fakeQueue) LeaseDeliveries(_ context.Context, owner, lane string, limit
 		taken = append(taken, d)
 		return true
 	})
-	return taken, nil
+	return taken, q.beside
 }
 
 func (q *fakeQueue) RenewLease(_ context.Context, lease gateway.Lease, ttl time.Duration) (gateway.Lease, error) {
@@ -92,6 +97,9 @@ func (q *fakeQueue) RenewLease(_ context.Context, lease gateway.Lease, ttl time.
 	defer q.mu.Unlock()
 	if q.lose {
 		return lease, gateway.Errorf(gateway.CodeConflict, nil, "lost")
+	}
+	if q.away {
+		return lease, errAway
 	}
 	lease.Until = q.clock.Add(ttl)
 	select {
@@ -101,13 +109,18 @@ func (q *fakeQueue) RenewLease(_ context.Context, lease gateway.Lease, ttl time.
 	return lease, nil
 }
 
-func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
+func (q *fakeQueue) FinishAttempt(ctx context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
 	a, next := result.Attempt, result.Next
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.failures > 0 {
 		q.failures--
-		return gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+		return errAway
+	}
+	if q.silent > 0 {
+		q.silent--
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	d, ok := q.leased[lease.Delivery]
 	if !ok || d.Lease.Fence != lease.Fence {
@@ -128,7 +141,7 @@ func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, result
 	q.done <- finished{a, d.ID, next, state, result.Notice, result.Untold, result.AwaitCase}
 	if q.unheard > 0 {
 		q.unheard--
-		return gateway.Errorf(gateway.CodeUnavailable, nil, "the database is away")
+		return errAway
 	}
 	return nil
 }
@@ -136,6 +149,9 @@ func (q *fakeQueue) FinishAttempt(_ context.Context, lease gateway.Lease, result
 func (q *fakeQueue) Due(context.Context) ([]gateway.Due, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.away {
+		return nil, errAway
+	}
 	first := map[string]gateway.Due{}
 	for _, d := range q.waiting {
 		lane := laneOf(d)

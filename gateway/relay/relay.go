@@ -35,7 +35,10 @@
 //     only when the return path is ours: the next hop's report would name forward_to to an outsider.
 //   - A deferred delivery is given up once five days have passed since it was made, or since an admin last
 //     retried it. The last attempt falls on that moment. The delays begin anew then, too.
-//   - While an attempt runs its lease is renewed. Who loses the lease breaks off and records nothing.
+//   - While an attempt runs and is recorded its lease is renewed. Who loses the lease breaks off and records nothing.
+//     What the next hop answered is recorded nevertheless if the queue was away and nobody has taken the delivery: it is
+//     tried until the queue is back, ten minutes at most, or ten seconds after the grace time of a shutdown.
+//   - A queue that fails is asked again after 1 to 5 seconds, however long the pause between two looks is.
 //
 // The dialogue is spoken on net/textproto. Neither client library serves: emersion/go-smtp can only reach
 // STARTTLS by greeting as "localhost" first, net/smtp replaces the reply to EHLO by that to HELO, and both
@@ -129,6 +132,8 @@ type Options struct {
 	DowngradeAddress func(address string) (string, bool)
 	// LeaseTTL is how long a delivery stays ours without a sign of life; 2 minutes.
 	LeaseTTL time.Duration
+	// QueueTimeout bounds each try to renew a lease or to record an attempt; 10 s.
+	QueueTimeout time.Duration
 	// Schedule says when a deferred delivery is due again; DefaultSchedule.
 	Schedule Schedule
 	// AwaitCase tells whether the queue is to keep the copy of a route's mail after delivery, until its Case is
@@ -219,6 +224,7 @@ func withDefaults(o Options) Options {
 		o.Resolver = net.DefaultResolver
 	}
 	o.LeaseTTL = cmp.Or(o.LeaseTTL, 2*time.Minute)
+	o.QueueTimeout = cmp.Or(o.QueueTimeout, 10*time.Second)
 	o.Grace = cmp.Or(o.Grace, 30*time.Second)
 	o.Look = cmp.Or(o.Look, 5*time.Second)
 	o.Hostname = cmp.Or(o.Hostname, "localhost")

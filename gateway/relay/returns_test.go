@@ -132,6 +132,9 @@ func TestPublicAddresses(t *testing.T) {
 		"0.0.0.0": false, "0.1.2.3": false, "100.64.0.1": false, "224.0.0.1": false, "255.255.255.255": false, "240.0.0.1": false,
 		"::": false, "::1": false, "fe80::1%eth0": false, "fd00::1": false, "ff02::1": false, "::ffff:10.0.0.1": false, "::ffff:100.64.0.1": false,
 		"64:ff9b::7f00:1": false, "64:ff9b:1::1": false,
+		"2002:808:808::1": true, "2002:7f00:1::1": false, "2002:a00:5::": false, "2002:a9fe:a9fe::1": false, "2002:6440:1::": false,
+		"::127.0.0.1": false, "::8.8.8.8": false, "192.0.0.8": false, "192.0.1.1": true, "198.18.0.1": false, "198.19.255.255": false,
+		"198.20.0.1": true, "2001::7f00:1": false, "2001:1::1": true, "fec0::1": false,
 	} {
 		if got := isPublic(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %v", address, got)
@@ -211,7 +214,7 @@ func TestLaneLearnsOnlyOfItself(t *testing.T) {
 	if out.stage != stageConnect || out.learnt != neutral {
 		t.Errorf("stage %s, the lane learns %v", out.stage, out.learnt)
 	}
-	if got := r.slots.get(destination{hop: hop}).limit; got != 1 {
+	if got := r.slots.get(lane{destination: destination{hop: hop}}).limit; got != 1 {
 		t.Errorf("the new server may have %d connections", got)
 	}
 }

@@ -17,6 +17,9 @@ import (
 // A database of several nodes syncs the commits of many connections at once by itself, so there each caller has a
 // transaction of its own. A connection can be lost at any time; before COMMIT was sent that means that nothing
 // happened, and the transaction is tried again. Afterwards the database is asked what became of it.
+//
+// A server that has synchronous standbys lets COMMIT wait for them, but when the wait is broken off it answers all the
+// same, with a warning. That is no answer: it is asked, too, until what it has is confirmed by its standbys.
 
 const (
 	// maxTries bounds how often a transaction is tried that met another or lost its connection.
@@ -33,7 +36,12 @@ const (
 	qRollback  = `ROLLBACK`
 	qClockXact = `SELECT clock_timestamp(), pg_current_xact_id()::text`
 	qOutcome   = `SELECT pg_xact_status($1::text::xid8)`
+	// qConfirm waits for what a commit of now waits for. It must write something, or it waits for nothing.
+	qConfirm = `BEGIN; SELECT pg_logical_emit_message(true, 'sealpost', ''); COMMIT`
 )
+
+// errUnconfirmed says that the answer to COMMIT came with a warning.
+var errUnconfirmed = errors.New("the database server did not wait until its standbys had the commit")
 
 // ownTransaction is what a transaction that is not shared knows of itself.
 type ownTransaction struct {
@@ -165,18 +173,7 @@ func (own *ownTransaction) rollback(ctx context.Context) {
 // commit returns nil if and only if the transaction is known to be committed.
 func (s *Store) commit(ctx context.Context, own *ownTransaction) error {
 	ctx = context.WithoutCancel(ctx) // which would leave open what became of it
-	err := own.raw(func(c *pgx.Conn) error {
-		tag, err := c.Exec(ctx, qCommit)
-		switch {
-		case err != nil:
-			return err
-		case tag.String() == qRollback:
-			return pgx.ErrTxCommitRollback
-		case tag.String() != qCommit:
-			return errors.New("the answer to COMMIT is another")
-		}
-		return nil
-	})
+	err := own.raw(func(c *pgx.Conn) error { return endCommit(ctx, c) })
 	var refused *pgconn.PgError
 	switch {
 	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
@@ -185,8 +182,40 @@ func (s *Store) commit(ctx context.Context, own *ownTransaction) error {
 		return s.tried(ctx, err)
 	}
 	_ = own.raw(func(c *pgx.Conn) error { return c.Close(ctx) }) // it is of no use any more
+	_ = own.conn.Close()                                         // its place in the pool is: to ask by
 	return s.outcome(ctx, own, err)
 }
+
+// endCommit sends COMMIT. Only nil means that it did all that it is to do.
+func endCommit(ctx context.Context, c *pgx.Conn) error {
+	forgetWarnings(c.PgConn())
+	tag, err := c.Exec(ctx, qCommit)
+	switch {
+	case err != nil:
+		return err
+	case tag.String() == qRollback:
+		return pgx.ErrTxCommitRollback
+	case tag.String() != qCommit:
+		return errors.New("the answer to COMMIT is another")
+	case hasWarned(c.PgConn()):
+		return errUnconfirmed
+	}
+	return nil
+}
+
+// warnings is the key of a connection's custom data under which it is noted that its server has warned.
+const warnings = "warnings"
+
+// noteWarning is a pgconn.NoticeHandler.
+func noteWarning(c *pgconn.PgConn, notice *pgconn.Notice) {
+	if notice.SeverityUnlocalized == "WARNING" {
+		c.CustomData()[warnings] = true
+	}
+}
+
+func forgetWarnings(c *pgconn.PgConn) { delete(c.CustomData(), warnings) }
+
+func hasWarned(c *pgconn.PgConn) bool { return c.CustomData()[warnings] != nil }
 
 // outcome finds out what became of a transaction whose COMMIT was not answered.
 func (s *Store) outcome(ctx context.Context, own *ownTransaction, cause error) error {
@@ -202,7 +231,7 @@ func (s *Store) outcome(ctx context.Context, own *ownTransaction, cause error) e
 		}
 		if waitFor(ctx, pause) != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, cause,
-				"the connection to the database was lost, and whether anything was stored is not known")
+				"the database did not confirm a commit, and whether anything was stored is not known")
 		}
 	}
 }
@@ -220,10 +249,32 @@ func (s *Store) ask(ctx context.Context, own *ownTransaction) (committed, known 
 		return false, true
 	case status.String != "committed":
 		return false, false // it is still under way
-	case own.proof == nil:
-		return true, true
 	}
-	var there bool
-	err = s.write.QueryRowContext(ctx, `SELECT EXISTS (`+own.proof.query+`)`, own.proof.args...).Scan(&there)
-	return there, err == nil
+	there := true
+	if own.proof != nil {
+		err = s.write.QueryRowContext(ctx, `SELECT EXISTS (`+own.proof.query+`)`, own.proof.args...).Scan(&there)
+	}
+	if err != nil || !there {
+		return false, err == nil
+	}
+	return true, s.confirms(ctx) == nil
+}
+
+// confirms returns nil when the server and the standbys that it waits for have all that it shows to others.
+func (s *Store) confirms(ctx context.Context) error {
+	conn, err := s.write.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	err = (&ownTransaction{conn: conn}).raw(func(c *pgx.Conn) error {
+		forgetWarnings(c.PgConn())
+		if _, err := c.PgConn().Exec(ctx, qConfirm).ReadAll(); err != nil {
+			return err
+		}
+		if hasWarned(c.PgConn()) {
+			return errUnconfirmed
+		}
+		return nil
+	})
+	return errors.Join(err, conn.Close())
 }

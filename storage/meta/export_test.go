@@ -22,8 +22,11 @@ type QueueQuery struct {
 func QueueQueries() []QueueQuery {
 	return []QueueQuery{
 		{"Due", qDue, []string{
-			"deliveries_lane_due (state=?)", "deliveries_lane_due (state=? AND lane>?)", "deliveries_lane_due (state=? AND lane=?)",
-			"deliveries_leased (state=?)",
+			"deliveries_lane_due (state=?)", "deliveries_lane_due (state=? AND lane>?)", // routes
+			"deliveries_lane_due (state=? AND lane>? AND lane<?)", "deliveries_lane_due (state=? AND lane>? AND lane<?)",
+			"deliveries_lane_due (state=? AND lane>? AND lane<?)", "deliveries_lane_due (state=? AND lane>? AND lane<?)",
+			"deliveries_returning (state=?)", // its first entries
+			"deliveries_lane_due (state=? AND lane=?)", "deliveries_leased (state=?)",
 		}},
 		{"LeaseDeliveries", qLease(sqliteDialect()), []string{
 			"sqlite_autoindex_deliveries_1 (id=?)", "deliveries_lane_due (state=? AND lane=? AND next_attempt<?)",

@@ -34,7 +34,8 @@ type settlement struct {
 	heard bool
 }
 
-// settlements wait for the next transaction, so that a mail costs no transaction of its own for them.
+// settlements wait for the next transaction, so that a mail costs no transaction of its own for them. What was not heard
+// has one of its own where the client may try another node next, which is rare.
 type settlements struct {
 	mu      sync.Mutex
 	waiting []settlement
@@ -94,10 +95,14 @@ func (s *Store) writeSettlements(ctx context.Context, doing string) error {
 }
 
 // SettleMail says whether the client heard the 250 of a mail: it sent a further command, or the session ended
-// without one. It takes effect with the next transaction of this process and before the next Repeated. If a crash
-// comes first, an equal mail (all octets, sender and recipients) counts as a repeat for a day.
+// without one. It takes effect with the next transaction of this process and before the next Repeated; on PostgreSQL
+// what was not heard is written at once, but not waited for, so that other nodes know. If a crash comes first, an equal
+// mail (all octets, sender and recipients) counts as a repeat for a day.
 func (s *Store) SettleMail(id gateway.PackageID, heard bool) {
 	s.settle.add(settlement{id.String(), heard})
+	if !heard && s.server != nil {
+		s.server.settleNow()
+	}
 }
 
 // applySettlements writes what waits. It runs at the head of a transaction.

@@ -21,6 +21,7 @@ const (
 	// notifyPause is between two notifications, so that many commits make few.
 	notifyPause = 20 * time.Millisecond
 	notifyLimit = 5 * time.Second
+	settleLimit = 10 * time.Second
 
 	// heartbeat is how often the listener asks whether its server is there.
 	heartbeat      = 30 * time.Second
@@ -30,11 +31,12 @@ const (
 	maxReconnect = 5 * time.Second
 )
 
-// server is what runs beside the pool: who listens, and who notifies.
+// server is what runs beside the pool: who listens, who notifies, and who writes what other nodes must know at once.
 type server struct {
 	store   *Store
 	config  *pgx.ConnConfig
 	made    chan struct{} // something was made due here
+	unheard chan struct{} // a settlement is to be written
 	closing chan struct{}
 	once    sync.Once
 	cancel  context.CancelFunc // ends the listener
@@ -44,7 +46,8 @@ type server struct {
 // startServer listens from when it returns nil.
 func startServer(ctx context.Context, config *pgx.ConnConfig, s *Store) (*server, error) {
 	listening, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	v := &server{store: s, config: config.Copy(), made: make(chan struct{}, 1), closing: make(chan struct{}), cancel: cancel}
+	v := &server{store: s, config: config.Copy(), made: make(chan struct{}, 1), unheard: make(chan struct{}, 1),
+		closing: make(chan struct{}), cancel: cancel}
 	delete(v.config.RuntimeParams, "statement_timeout")
 	conn, err := v.connect(ctx)
 	if err != nil {
@@ -53,6 +56,7 @@ func startServer(ctx context.Context, config *pgx.ConnConfig, s *Store) (*server
 	}
 	v.running.Go(func() { v.listen(listening, conn) })
 	v.running.Go(func() { v.notify(listening) })
+	v.running.Go(func() { v.settle(context.WithoutCancel(ctx)) })
 	return v, nil
 }
 
@@ -61,6 +65,28 @@ func (v *server) close() {
 	v.once.Do(func() { close(v.closing) })
 	v.running.Wait()
 	v.cancel()
+}
+
+// settleNow has the settlements written that wait.
+func (v *server) settleNow() {
+	select {
+	case v.unheard <- struct{}{}:
+	default:
+	}
+}
+
+// settle writes settlements. What fails is left to the next transaction; and what waits at the end, to Close's.
+func (v *server) settle(ctx context.Context) {
+	for {
+		select {
+		case <-v.closing:
+			return
+		case <-v.unheard:
+		}
+		writing, cancel := context.WithTimeout(ctx, settleLimit)
+		_ = v.store.writeSettlements(writing, "record that an answer was not heard")
+		cancel()
+	}
 }
 
 // tell has the other nodes woken.

@@ -34,9 +34,12 @@ const (
 	qExpiredMails = `SELECT id FROM mails WHERE queue_day IS NULL AND expires <= $1 ORDER BY expires LIMIT $2`
 	// Of mails that go back to senders only, those of which something is dead for long and nothing waits.
 	qDeadReturns = `SELECT d.mail_id FROM deliveries d WHERE d.state = 'dead' AND d.route = $1 AND d.dead_at <= $2
-		AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.mail_id = d.mail_id
-			AND (o.route <> $1 OR o.state IN ('pending', 'sending', 'held') OR o.dead_at > $2))
+		AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.mail_id = d.mail_id AND ` + keepsReturn + `)
 		ORDER BY d.dead_at LIMIT $3`
+	keepsReturn = `(o.route <> $1 OR o.state IN ('pending', 'sending', 'held') OR o.dead_at > $2)`
+	qStillDead  = `SELECT EXISTS (SELECT 1 FROM deliveries d WHERE d.mail_id = $3 AND d.state = 'dead' AND d.dead_at <= $2)
+		AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.mail_id = $3 AND ` + keepsReturn + `)`
+	qDeliveriesOfMail = `SELECT id FROM deliveries WHERE mail_id = $1 ORDER BY id`
 	// With its deliveries and their attempts, by cascade.
 	qDeleteMail      = `DELETE FROM mails WHERE id = $1`
 	qDeleteAddresses = `DELETE FROM addresses WHERE owner_id = $1`
@@ -176,25 +179,45 @@ func (s *Store) ExpireMails(ctx context.Context, limit int) (int, error) {
 
 // deleteDeadReturns deletes mails that nobody took back, and returns their number.
 func (s *Store) deleteDeadReturns(ctx context.Context, tx *transaction, limit int) (int, error) {
-	rows, err := tx.query(ctx, qDeadReturns+s.dialect.skipLocked, gateway.ReturnRoute, micros(tx.now.Add(-deadReturnKeep)), limit)
+	before := micros(tx.now.Add(-deadReturnKeep))
+	rows, err := tx.query(ctx, qDeadReturns+s.dialect.skipLocked, gateway.ReturnRoute, before, limit)
 	ids, err := collect(rows, err, scanString)
 	if err != nil {
 		return 0, err
 	}
 	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	for _, id := range ids {
+	n := 0
+	for _, id := range slices.Compact(ids) {
+		dead, err := tx.stillDead(ctx, id, before)
+		if err != nil {
+			return 0, err
+		}
+		if !dead {
+			continue
+		}
 		if _, err := tx.exec(ctx, qCopyToGarbage, id, micros(tx.now)); err != nil {
 			return 0, err
 		}
 		if err := tx.deleteMail(ctx, id); err != nil {
 			return 0, err
 		}
+		n++
 	}
-	if len(ids) > 0 {
+	if n > 0 {
 		err = tx.erase(ctx)
 	}
-	return len(ids), err
+	return n, err
+}
+
+// stillDead locks a mail with all its deliveries, some of which an admin may have moved since they were found, and
+// reports whether it is dead for long.
+func (tx *transaction) stillDead(ctx context.Context, mail string, before int64) (dead bool, err error) {
+	for _, query := range []string{qDeliveriesOfMail, qMailIsThere} {
+		if err := tx.lock(ctx, query, mail); err != nil {
+			return false, err
+		}
+	}
+	return dead, tx.row(ctx, qStillDead, gateway.ReturnRoute, before, mail).Scan(&dead)
 }
 
 func (tx *transaction) deleteMail(ctx context.Context, id string) error {

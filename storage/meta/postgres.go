@@ -116,10 +116,12 @@ func postgresConfig(url string, limits serverLimits) (*pgx.ConnConfig, error) {
 	}
 	maps.Copy(defaults, config.RuntimeParams)
 	defaults["default_transaction_isolation"] = "read committed" // what the statements are written for
+	defaults["client_min_messages"] = "warning"                  // see noteWarning
 	config.RuntimeParams = defaults
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	config.DialFunc = dialer.DialContext
 	config.ValidateConnect = suitable(config.ValidateConnect)
+	config.OnNotice = noteWarning
 	return config, nil
 }
 

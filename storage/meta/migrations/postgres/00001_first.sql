@@ -98,7 +98,7 @@ CREATE INDEX mails_copy_object ON mails (copy_object) WHERE copy_object IS NOT N
 CREATE INDEX mails_expires ON mails (expires) WHERE queue_day IS NULL;
 
 -- On the way back to a sender, forward_to is a keyed hash and recipient the address. lane is what deliveries are
--- leased by: the route, or "return " and the keyed hash of the domain that they go back to.
+-- leased by: the route, or "return " and the keyed hash of the organisational domain that they go back to.
 CREATE TABLE deliveries (
     id                 TEXT COLLATE "C" PRIMARY KEY,
     mail_id            TEXT COLLATE "C" NOT NULL REFERENCES mails (id) ON DELETE CASCADE,
@@ -130,6 +130,7 @@ CREATE TABLE deliveries (
 -- A queue's rows live short: vacuum soon, or every look at what is due reads over the dead.
 ALTER TABLE deliveries SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 CREATE INDEX deliveries_lane_due ON deliveries (lane, next_attempt, id) WHERE state = 'pending';
+CREATE INDEX deliveries_returning ON deliveries (next_attempt, lane) WHERE state = 'pending' AND route = 'return';
 CREATE INDEX deliveries_waiting ON deliveries (since) WHERE state = 'pending' AND route <> 'return';
 CREATE INDEX deliveries_leased ON deliveries (lease_until) WHERE state = 'sending';
 CREATE INDEX deliveries_sent ON deliveries (sent_at) WHERE state = 'sent' AND await_case = 1;

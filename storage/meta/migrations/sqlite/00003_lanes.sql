@@ -1,5 +1,6 @@
 -- +goose Up
--- What deliveries are leased by: the route, or "return " and the keyed hash of the domain that they go back to.
+-- What deliveries are leased by: the route, or "return " and the keyed hash of the organisational domain that they
+-- go back to.
 ALTER TABLE deliveries ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE deliveries SET lane = route;
 
@@ -7,6 +8,7 @@ UPDATE deliveries SET lane = route;
 -- of most rows, and would read all that wait along any index that does.
 DROP INDEX deliveries_route_due;
 CREATE INDEX deliveries_lane_due ON deliveries (state, lane, next_attempt, id) WHERE state = 'pending';
+CREATE INDEX deliveries_returning ON deliveries (state, next_attempt, lane) WHERE state = 'pending' AND route = 'return';
 CREATE INDEX deliveries_waiting ON deliveries (state, since) WHERE state = 'pending' AND route <> 'return';
 DROP INDEX deliveries_leased;
 CREATE INDEX deliveries_leased ON deliveries (state, lease_until) WHERE state = 'sending';
