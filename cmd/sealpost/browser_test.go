@@ -143,6 +143,19 @@ func (c *chromium) download(t *testing.T, name string) []byte {
 	return data
 }
 
+// openLink opens a Secure Link and logs in.
+func (c *chromium) openLink(t *testing.T, link string) {
+	t.Helper()
+	c.do(t, chromedp.Navigate(link))
+	if body := c.eval(t, "document.body.innerText"); strings.Contains(body, "not built") {
+		t.Fatal("the portal's pages were not built: make ui")
+	}
+	c.shows(t, "#login-form")
+	c.do(t, chromedp.SetValue(chromedp.CSS("#agent"), testAgent), chromedp.SetValue(chromedp.CSS("#password"), testPassword),
+		chromedp.Click(chromedp.CSS("#login-submit")))
+	c.shows(t, "#package")
+}
+
 // TestBrowserOpensALink follows a mail from SMTP to the agent's disk: Chromium opens the link that the org
 // received, and the keycode is in no request and no log, however much is logged.
 func TestBrowserOpensALink(t *testing.T) {
@@ -159,14 +172,7 @@ func TestBrowserOpensALink(t *testing.T) {
 	_, keycode, _ := strings.Cut(link, "#")
 
 	c := openChromium(t)
-	c.do(t, chromedp.Navigate(link))
-	if body := c.eval(t, "document.body.innerText"); strings.Contains(body, "not built") {
-		t.Fatal("the portal's pages were not built: make ui")
-	}
-	c.shows(t, "#login-form")
-	c.do(t, chromedp.SetValue(chromedp.CSS("#agent"), testAgent), chromedp.SetValue(chromedp.CSS("#password"), testPassword),
-		chromedp.Click(chromedp.CSS("#login-submit")))
-	c.shows(t, "#package")
+	c.openLink(t, link)
 	list := c.shows(t, "#files")
 	for _, want := range []string{"report.pdf", "204.8 kB", "picture.png", "1.5 kB"} {
 		if !strings.Contains(list, want) {
