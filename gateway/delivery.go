@@ -198,8 +198,8 @@ type LeasedDelivery struct {
 // Due tells that deliveries of a lane wait, the first of them until Next.
 type Due struct {
 	Route string
-	// Lane is what they are leased by: the route, or of ReturnRoute a part of it, all of whose deliveries go to
-	// one domain. It names nobody.
+	// Lane is what they are leased by: the route, or of ReturnRoute a part of it, all of whose deliveries go to one
+	// organisational domain. It names nobody.
 	Lane string
 	Next time.Time
 }
