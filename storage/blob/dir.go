@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,8 +29,10 @@ const (
 // Dir is the Store in a local directory: object YYYYMMDD/ID.REST is the file YYYYMMDD/XX/ID.REST below its
 // root, where XX is the first byte of ID in hex. Several processes may share one root.
 //
-// Put costs one sync, and Commit one for each distinct directory. A file appears under its name only when
-// it is complete: it is written without a name (O_TMPFILE) and linked. A crash leaves no trace of it.
+// A file appears under its name only when it is complete: it is written without a name (O_TMPFILE) and linked.
+// Put does not sync: Commit syncs the files of a package and their directory together, which on a journaling file
+// system is one commit instead of one for each. A machine that crashes before may so leave a name whose bytes are
+// not all there, but nothing that refers to it.
 type Dir struct {
 	root    string
 	now     func() time.Time
@@ -39,8 +42,15 @@ type Dir struct {
 	anonymous bool
 
 	mu sync.Mutex
-	// made holds the directories, relative to root, that exist and whose names are durable.
-	made map[string]bool
+	// made holds the directories, relative to root, that exist.
+	made map[string]*directory
+	// unsynced holds the files, by path, that were put and wait for Commit.
+	unsynced map[string]*os.File
+}
+
+// directory is one that exists as long as it is in Dir.made.
+type directory struct {
+	durable atomic.Bool // its name is
 }
 
 var _ Store = (*Dir)(nil)
@@ -55,7 +65,8 @@ func NewDir(root string) (*Dir, error) {
 		now:       time.Now,
 		buffers:   sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
 		anonymous: haveAnonymous(root),
-		made:      map[string]bool{},
+		made:      map[string]*directory{},
+		unsynced:  map[string]*os.File{},
 	}
 	if err := syncDir(filepath.Dir(filepath.Clean(root))); err != nil {
 		return nil, failure("make the blob directory durable", err)
@@ -98,28 +109,6 @@ func (d *Dir) place(name string) (day, dir, path string, err error) {
 	day, file := name[:8], name[9:]
 	dir = filepath.Join(day, file[:2])
 	return day, dir, filepath.Join(d.root, dir, file), nil
-}
-
-// Commit implements Store.
-func (d *Dir) Commit(ctx context.Context, names ...string) error {
-	synced := map[string]bool{}
-	for _, name := range names {
-		_, dir, _, err := d.place(name)
-		if err != nil {
-			return err
-		}
-		if synced[dir] {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := syncDir(filepath.Join(d.root, dir)); err != nil {
-			return failure("make objects durable", err)
-		}
-		synced[dir] = true
-	}
-	return nil
 }
 
 // Get implements Store.
@@ -173,6 +162,9 @@ func (d *Dir) Delete(ctx context.Context, name string) error {
 	day, dir, path, err := d.place(name)
 	if err != nil {
 		return err
+	}
+	if f := d.takeUnsynced(path); f != nil {
+		_ = f.Close() // what becomes of its bytes no longer matters
 	}
 	if err := ctx.Err(); err != nil {
 		return err

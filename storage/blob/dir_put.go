@@ -27,30 +27,25 @@ func (d *Dir) Put(ctx context.Context, name string, body io.Reader) (int64, erro
 		return 0, failure("begin an object", err)
 	}
 	size, err := d.fill(ctx, temp.file, body)
-	linked := false
 	if err == nil {
 		err = d.link(temp, day, dir, path)
-		linked = err == nil
 	}
-	if err := errors.Join(err, temp.discard()); err != nil {
-		if linked {
-			err = errors.Join(err, removeFile(path))
-		}
-		return 0, failure("store an object", err)
+	if err != nil {
+		return 0, failure("store an object", errors.Join(err, temp.file.Close(), temp.removeName()))
+	}
+	if err := errors.Join(temp.removeName(), d.keepUnsynced(path, temp.file)); err != nil {
+		return 0, failure("store an object", errors.Join(err, d.Delete(context.WithoutCancel(ctx), name)))
 	}
 	return size, nil
 }
 
-// fill copies body into f and makes the bytes durable.
+// fill copies body into f.
 func (d *Dir) fill(ctx context.Context, f *os.File, body io.Reader) (int64, error) {
 	buffer := d.buffers.Get().(*[]byte)
 	defer d.buffers.Put(buffer)
 	// Only Write of the file is shown to io.Copy, for its ReadFrom would not use our buffer.
 	size, err := io.CopyBuffer(struct{ io.Writer }{f}, cancellable(ctx, body), *buffer)
 	if err != nil {
-		return 0, err
-	}
-	if err := f.Sync(); err != nil {
 		return 0, err
 	}
 	return size, ctx.Err()
@@ -96,13 +91,12 @@ func (d *Dir) link(t *temp, day, dir, path string) error {
 	})
 }
 
-// discard closes the file and removes its temporary name. An anonymous file without a link is gone then.
-func (t *temp) discard() error {
-	err := t.file.Close()
-	if t.name != "" {
-		err = errors.Join(err, removeFile(t.name))
+// removeName removes the temporary name.
+func (t *temp) removeName() error {
+	if t.name == "" {
+		return nil
 	}
-	return err
+	return removeFile(t.name)
 }
 
 // within calls do, which needs dir, and makes dir if it is missing: at first use, or because another process
@@ -129,8 +123,7 @@ func (d *Dir) forget(day, dir string) {
 	delete(d.made, day)
 }
 
-// ensure makes day and dir, and their names durable. One that is there already may be another process's,
-// which has not come to its sync yet: so the first use by this process syncs in any case.
+// ensure makes day and dir. Commit makes their names durable, since a sync here would hold up everyone.
 func (d *Dir) ensure(day, dir string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,17 +131,13 @@ func (d *Dir) ensure(day, dir string) error {
 		clear(d.made)
 	}
 	for _, needed := range []string{day, dir} {
-		if d.made[needed] {
+		if d.made[needed] != nil {
 			continue
 		}
-		path := filepath.Join(d.root, needed)
-		if err := os.Mkdir(path, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(d.root, needed), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			return err
-		}
-		d.made[needed] = true
+		d.made[needed] = &directory{}
 	}
 	return nil
 }

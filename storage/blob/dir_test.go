@@ -217,9 +217,60 @@ func TestDirFullDisk(t *testing.T) {
 				t.Errorf("a file was left: %s", path)
 			}
 		}
-		if _, err := d.Put(t.Context(), blobtest.Name("20260314"), bytes.NewReader(blobtest.Body(100<<10))); err != nil {
+		second := blobtest.Name("20260314")
+		if _, err := d.Put(t.Context(), second, bytes.NewReader(blobtest.Body(100<<10))); err != nil {
 			t.Errorf("the room was not given back: %v", err)
 		}
+		if err := d.Commit(t.Context(), small, second); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// openBelow returns how many of this process's descriptors lead below root.
+func openBelow(t *testing.T, root string) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, root+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+// Between Put and Commit a file is held open, so that what fails in writing it is not missed; but not any number of them.
+func TestDirHoldsFilesUntilTheyAreSynced(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "blobs")
+	d := openDir(t, root)
+	var names []string
+	for range blob.MaxUnsynced + 10 {
+		name := blobtest.Name("20260314")
+		if _, err := d.Put(t.Context(), name, strings.NewReader("x")); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	if n := openBelow(t, root); n != blob.MaxUnsynced {
+		t.Errorf("%d files are open after Put, want %d", n, blob.MaxUnsynced)
+	}
+	if err := d.Delete(t.Context(), names[0]); err != nil {
+		t.Error(err)
+	}
+	if err := d.Commit(t.Context(), names[0]); !errors.Is(err, blob.ErrNotExist) {
+		t.Errorf("Commit of a deleted object: %v, want ErrNotExist", err)
+	}
+	if err := d.Commit(t.Context(), names[1:]...); err != nil {
+		t.Error(err)
+	}
+	if n := openBelow(t, root); n != 0 {
+		t.Errorf("%d files are open after Commit, want none", n)
+	}
+	if err := openDir(t, root).Commit(t.Context(), names[1]); err != nil {
+		t.Errorf("Commit by another process: %v", err)
 	}
 }
 

@@ -12,3 +12,5 @@ func haveAnonymous(string) bool { return false }
 func openAnonymous(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func linkAnonymous(*os.File, string) error { return errors.ErrUnsupported }
+
+func startWriteback(*os.File) {}
