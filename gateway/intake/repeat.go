@@ -18,7 +18,7 @@ import (
 // rememberLimit bounds what a session waits for the database after a mail that is refused.
 const rememberLimit = 10 * time.Second
 
-// digest reads the mail once and takes what a repeat of it is known by and what loops are known by. A mail without a
+// digest takes what a repeat of it is known by and what loops are known by. A mail without a
 // Message-ID has no fingerprint, since two people might well send such alike.
 func (t *transaction) digest(message *rewrite.Message) error {
 	from, subject := "", ""
@@ -33,15 +33,11 @@ func (t *transaction) digest(message *rewrite.Message) error {
 	if err != nil {
 		return err
 	}
-	body := sha256.New()
-	if _, err := io.Copy(body, message.Body()); err != nil {
-		return fmt.Errorf("take the mail's fingerprint: %w", err)
-	}
-	text := body.Sum(nil) // stands for the body in both
+	body := message.BodySum() // stands for the body in both
 	alike := sha256.New()
 	frame(alike, from)
 	frame(alike, subject)
-	_, _ = alike.Write(text) // never fails (hash.Hash)
+	_, _ = alike.Write(body[:]) // never fails (hash.Hash)
 	t.alike = [sha256.Size]byte(alike.Sum(nil))
 	if len(t.options.FingerprintKey) == 0 || message.MessageID() == "" {
 		return nil
@@ -56,7 +52,7 @@ func (t *transaction) digest(message *rewrite.Message) error {
 	if _, err := io.Copy(repeat, message.Header()); err != nil {
 		return fmt.Errorf("take the mail's fingerprint: %w", err)
 	}
-	_, _ = repeat.Write(text)
+	_, _ = repeat.Write(body[:])
 	t.fingerprint = repeat.Sum(nil)
 	return nil
 }

@@ -37,9 +37,10 @@ func knownEncoding(encoding string) bool {
 type base64Reader struct {
 	in     io.Reader
 	raw    [bufferSize / 2]byte
-	digits []byte // cleaned, not decoded yet
 	out    []byte // decoded, not handed out yet
-	buf    []byte
+	buf    [bufferSize / 2]byte
+	odd    [4]byte // digits that make no group of four yet
+	odds   int
 	padded bool
 	err    error
 }
@@ -58,32 +59,22 @@ func (r *base64Reader) Read(p []byte) (int, error) {
 
 func (r *base64Reader) fill() {
 	n, err := r.in.Read(r.raw[:])
-	if !r.clean(r.raw[:n]) {
-		r.err = errDirty
-		return
+	r.out = r.buf[:0]
+	clean := r.lines(r.raw[:n])
+	if clean && err != nil {
+		clean = r.decode(r.odd[:r.odds])
+		r.odds = 0
 	}
-	whole := len(r.digits) / 4 * 4
-	if err != nil {
-		whole = len(r.digits)
+	switch {
+	case !clean:
+		r.out, r.err = nil, errDirty
+	case err != nil:
 		r.err = err
 	}
-	if whole == 0 {
-		return
-	}
-	if cap(r.buf) < len(r.digits) {
-		r.buf = make([]byte, len(r.digits))
-	}
-	size, bad := base64.RawStdEncoding.Decode(r.buf[:cap(r.buf)], r.digits[:whole])
-	if bad != nil || size != base64.RawStdEncoding.DecodedLen(whole) {
-		r.err = errDirty
-		return
-	}
-	r.out = r.buf[:size]
-	r.digits = r.digits[:copy(r.digits, r.digits[whole:])]
 }
 
-// clean appends the digits of chunk; it reports false if anything but white space follows the padding.
-func (r *base64Reader) clean(chunk []byte) bool {
+// lines decodes the lines of chunk; it reports false if anything but white space follows the padding.
+func (r *base64Reader) lines(chunk []byte) bool {
 	for len(chunk) > 0 {
 		text := chunk
 		if i := bytes.IndexByte(chunk, '\n'); i >= 0 {
@@ -103,9 +94,36 @@ func (r *base64Reader) clean(chunk []byte) bool {
 			r.padded = true
 			text = digits
 		}
-		r.digits = append(r.digits, text...)
+		if !r.line(text) {
+			return false
+		}
 	}
 	return true
+}
+
+// line decodes whole groups of four digits, and keeps the rest for the next line.
+func (r *base64Reader) line(digits []byte) bool {
+	for r.odds > 0 && len(digits) > 0 {
+		r.odd[r.odds] = digits[0]
+		digits = digits[1:]
+		if r.odds++; r.odds == len(r.odd) {
+			r.odds = 0
+			if !r.decode(r.odd[:]) {
+				return false
+			}
+		}
+	}
+	whole := len(digits) / 4 * 4
+	r.odds += copy(r.odd[r.odds:], digits[whole:])
+	return r.decode(digits[:whole])
+}
+
+// decode appends to out, in which there is room: what is decoded is shorter than what was read.
+func (r *base64Reader) decode(digits []byte) bool {
+	at := len(r.out)
+	n, err := base64.RawStdEncoding.Decode(r.buf[at:], digits)
+	r.out = r.buf[:at+n]
+	return err == nil && n == base64.RawStdEncoding.DecodedLen(len(digits))
 }
 
 // qpReader decodes RFC 2045 section 6.7. It takes no more from the body than it needs for what it returns,

@@ -60,9 +60,3 @@ func (m *Message) Header() io.Reader {
 
 // Size is that of the mail as it came, in bytes.
 func (m *Message) Size() int64 { return m.src.Size() }
-
-// Body reads what follows the top header, as it stands.
-func (m *Message) Body() io.Reader {
-	body := span{m.root.body, m.src.Size()}
-	return io.LimitReader(section(m.src, body), body.size())
-}

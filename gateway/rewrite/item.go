@@ -41,6 +41,10 @@ func leafItem(src io.ReaderAt, p *part, name string) (Item, error) {
 	if p.encoding != "base64" && p.encoding != "quoted-printable" {
 		return raw, nil
 	}
+	item := Item{Name: name, Type: p.typ, Size: p.decoded, open: func() io.Reader { return decoder(src, p) }}
+	if p.measured {
+		return item, nil
+	}
 	r := decoder(src, p)
 	size, err := io.Copy(io.Discard, r)
 	if qp, ok := r.(*qpReader); ok && qp.dirty || errors.Is(err, errDirty) {
@@ -49,7 +53,8 @@ func leafItem(src io.ReaderAt, p *part, name string) (Item, error) {
 	if err != nil {
 		return Item{}, fmt.Errorf("decode a part: %w", err)
 	}
-	return Item{Name: name, Type: p.typ, Size: size, open: func() io.Reader { return decoder(src, p) }}, nil
+	item.Size = size
+	return item, nil
 }
 
 // madeName names a file that has no name, by its type, or by its first bytes where the type says nothing.

@@ -21,6 +21,9 @@ type lookout struct {
 
 func (l *lookout) cutHeader(top bool) { l.why, l.top = whyCutHeader, top }
 
+// idle tells that see has nothing to do until a line is nearly a boundary.
+func (l *lookout) idle() bool { return l.why == "" && !l.top }
+
 // see returns why the text is ambiguous, or "". nearly tells that the line begins with "--" and a boundary.
 func (l *lookout) see(text []byte, nearly bool) string {
 	if nearly {

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
+
+	"github.com/zeebo/blake3"
 )
 
 // Why a mail is sealed whole. The phrases are safe to log.
@@ -45,10 +48,33 @@ func Scan(src Source, limits Limits) (*Message, error) {
 	if s.err == nil {
 		s.err = s.findMessageID()
 	}
+	if s.err == nil {
+		s.err = s.finishSum()
+	}
 	if s.err != nil {
 		return nil, fmt.Errorf("scan the mail: %w", s.err)
 	}
 	return s.msg, nil
+}
+
+// beginSum begins the sum of the mail's body, which so costs no reading of its own.
+func (s *scanner) beginSum() error {
+	s.sum = blake3.New()
+	return s.lines.sumFrom(s.msg.root.body, s.sum)
+}
+
+// finishSum also serves mails of which the scan did not come to the end, or not to the body.
+func (s *scanner) finishSum() error {
+	if s.sum == nil {
+		if err := s.beginSum(); err != nil {
+			return fmt.Errorf("take the sum of the body: %w", err)
+		}
+	}
+	if err := s.lines.drain(); err != nil {
+		return fmt.Errorf("take the sum of the body: %w", err)
+	}
+	s.sum.Sum(s.msg.bodySum[:0])
+	return nil
 }
 
 type scanner struct {
@@ -70,6 +96,7 @@ type scanner struct {
 	open  []*part
 	count int
 	look  lookout
+	sum   hash.Hash // of the mail's body; nil before that begins
 }
 
 // fail ends the scan: the mail will be sealed whole.
@@ -181,6 +208,9 @@ func (s *scanner) header(p *part) {
 	if s.err = s.readBlock(p); s.err == nil {
 		describe(p, fields(s.block, p.start))
 	}
+	if s.err == nil && p.parent == nil {
+		s.err = s.beginSum()
+	}
 }
 
 func (s *scanner) readBlock(p *part) error {
@@ -197,12 +227,31 @@ func (s *scanner) readBlock(p *part) error {
 
 // text passes over the body of a leaf, or over what stands before or after the parts of a multipart.
 func (s *scanner) text(p *part) {
+	measure := base64Size{}
 	for !s.stopped() {
 		if why := s.look.see(s.line.text, s.nearly); why != "" {
 			p.doubt = why
 		}
+		if p.encoding == "base64" {
+			measure.line(s.line)
+		}
+		if s.look.idle() && !s.nearly {
+			s.passOver(p, &measure)
+		}
 		s.advance()
 	}
+	if p.encoding == "base64" {
+		p.decoded, p.measured = measure.size()
+	}
+}
+
+// passOver passes quickly over lines of a leaf in which there is nothing to see: none of them can be a boundary.
+func (s *scanner) passOver(p *part, measure *base64Size) {
+	see := func([]byte) {}
+	if p.encoding == "base64" {
+		see = measure.text
+	}
+	s.line = s.lines.pass(s.line, '-', s.limits.LineLength, see)
 }
 
 // outside passes over a preamble or an epilogue, which no reader shows, but some search for files.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"hash"
 	"io"
 )
 
@@ -46,6 +47,7 @@ type line struct {
 
 // lineReader cuts the source into lines and sees what no honest mail has: NUL, bare CR, bare LF.
 type lineReader struct {
+	src    Source
 	bytes  byteCounter
 	in     *bufio.Reader
 	at     int64
@@ -59,19 +61,23 @@ type byteCounter struct {
 	r   io.Reader
 	crs int64
 	nul bool
+	sum hash.Hash // takes what is read; nil until sumFrom
 }
 
 func (c *byteCounter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.crs += int64(bytes.Count(p[:n], []byte{'\r'}))
 	c.nul = c.nul || bytes.IndexByte(p[:n], 0) >= 0
+	if c.sum != nil {
+		_, _ = c.sum.Write(p[:n]) // never fails (hash.Hash)
+	}
 	return n, err
 }
 
 // newLineReader reads with a buffer of size bytes, or less where the mail is smaller.
 func newLineReader(src Source, size int) *lineReader {
 	size = int(min(int64(size), src.Size()+1))
-	r := &lineReader{bytes: byteCounter{r: io.NewSectionReader(src, 0, src.Size())}}
+	r := &lineReader{src: src, bytes: byteCounter{r: io.NewSectionReader(src, 0, src.Size())}}
 	r.in = bufio.NewReaderSize(&r.bytes, size)
 	return r
 }
@@ -98,6 +104,42 @@ func (r *lineReader) next() (line, error) {
 	}
 	l.eof = l.size() == 0
 	return l, nil
+}
+
+// pass passes over the lines that follow in the buffer, whole ones of at most limit bytes that end with CRLF and do not
+// begin with stop, and hands each to see, without its line end. It returns the last of them, or before if there is none.
+func (r *lineReader) pass(before line, stop byte, limit int64, see func(text []byte)) line {
+	buffered, _ := r.in.Peek(r.in.Buffered()) // never fails: it is there
+	rest := buffered
+	for len(rest) > 1 && rest[0] != stop {
+		end := bytes.IndexByte(rest, '\n')
+		if end < 1 || rest[end-1] != '\r' || int64(end) >= limit {
+			break
+		}
+		before = line{span: span{r.at, r.at + int64(end) + 1}, text: rest[:end-1]}
+		see(before.text)
+		r.at, r.crlfs, rest = before.end, r.crlfs+1, rest[end+1:]
+	}
+	_, _ = r.in.Discard(len(buffered) - len(rest)) // likewise
+	return before
+}
+
+// sumFrom takes the sum of everything from an offset on, which must not be after what was read, to the end of the source,
+// as that is read.
+func (r *lineReader) sumFrom(offset int64, sum hash.Hash) error {
+	if _, err := io.Copy(sum, section(r.src, span{offset, r.at})); err != nil {
+		return err
+	}
+	buffered, _ := r.in.Peek(r.in.Buffered()) // never fails: it is there
+	_, _ = sum.Write(buffered)                // likewise (hash.Hash)
+	r.bytes.sum = sum
+	return nil
+}
+
+// drain reads the rest of the source.
+func (r *lineReader) drain() error {
+	_, err := io.Copy(io.Discard, r.in)
+	return err
 }
 
 // skip reads the rest of a line that is longer than the buffer.
