@@ -44,6 +44,11 @@ func (b *body) feed(p []byte) (n int, done bool) {
 			n += b.run(p[n:])
 			continue
 		}
+		if b.at == lineStart {
+			if n += b.lines(p[n:]); n == len(p) {
+				break
+			}
+		}
 		used, end := b.step(p[n])
 		n += used
 		if end {
@@ -95,6 +100,29 @@ func (b *body) step(c byte) (used int, end bool) {
 		b.at = inLine
 	}
 	return 0, false
+}
+
+// lines takes whole lines below the header section at once, up to the first in which something is to be looked at.
+func (b *body) lines(p []byte) int {
+	if !b.loops.over || !b.id.over || b.err != nil {
+		return 0
+	}
+	rest, count := p, 0
+	for len(rest) > 0 && (rest[0] != '.' || !b.dots) {
+		end := bytes.IndexByte(rest, '\n')
+		if end < 1 || rest[end-1] != '\r' {
+			break
+		}
+		rest = rest[end+1:]
+		count++
+	}
+	taken := p[:len(p)-len(rest)]
+	if bytes.Count(taken, []byte{'\r'}) != count || bytes.IndexByte(taken, 0) >= 0 {
+		return 0
+	}
+	b.line += int64(count)
+	b.emit(taken)
+	return len(taken)
 }
 
 // run takes octets up to the next CR.
