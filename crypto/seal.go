@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -52,6 +53,7 @@ type Sealer struct {
 	recipients  []recipient
 	signer      *SigningKey
 	segmentSize int64
+	readers     sync.Pool // of *segmentReader: what a mail needs to be sealed is far larger than most mails
 }
 
 // NewSealer makes a Sealer of 1 to 16 recovery keys and the gateway's signing key. It refuses a key
@@ -90,7 +92,7 @@ type Package struct {
 	objects    []Object
 	items      []Item
 	finished   bool
-	body       segmentReader // reused for each segment
+	body       *segmentReader // reused for each segment; goes back to the sealer
 }
 
 // Begin starts a package with fresh secrets. id is random and new, created its time of creation, source
@@ -111,6 +113,10 @@ func (s *Sealer) Begin(id ID, created time.Time, source string) (*Package, error
 		return nil, err
 	}
 	p.proofHash = proof.Hash()
+	var ok bool
+	if p.body, ok = s.readers.Get().(*segmentReader); !ok {
+		p.body = newSegmentReader()
+	}
 	return p, nil
 }
 
@@ -125,7 +131,8 @@ func (p *Package) AddItem(ctx context.Context, to Putter, name, contentType stri
 	ordinal := len(p.items)
 	var objects []Object
 	digests := sha256.New()
-	src := bufio.NewReaderSize(&source{r: plaintext, stop: ctx.Err}, bufferSize)
+	src := p.body.in
+	src.Reset(&source{r: plaintext, stop: ctx.Err})
 	for more := true; more; {
 		segment, err := p.putSegment(ctx, to, src, &item.CRC32)
 		if err != nil {
@@ -148,7 +155,7 @@ func (p *Package) AddItem(ctx context.Context, to Putter, name, contentType stri
 
 func (p *Package) putSegment(ctx context.Context, to Putter, src io.Reader, crc *Checksum) (ManifestSegment, error) {
 	name := SegmentName(p.manifest.Package, p.manifest.Created)
-	body := &p.body
+	body := p.body
 	if err := body.reset(io.LimitReader(src, p.sealer.segmentSize), p.sessionKey, *crc); err != nil {
 		return ManifestSegment{}, err
 	}
@@ -198,6 +205,9 @@ func (p *Package) Finish(ctx context.Context, to Putter) (Sealed, error) {
 	}
 	p.finished = true
 	clear(p.sessionKey)
+	p.body.forget()
+	p.sealer.readers.Put(p.body)
+	p.body = nil
 	return Sealed{
 		Keycode: p.keycode, ServerSecret: p.server, ProofHash: p.proofHash, Head: name,
 		Objects: append(p.objects, Object{Name: name, Item: HeadObject, Size: size}), Items: p.items,

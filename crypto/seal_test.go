@@ -274,7 +274,7 @@ func TestClockMayRunBackward(t *testing.T) {
 
 // Promise 7: what sealing holds does not grow with the file.
 func TestSealedReaderHoldsOneChunk(t *testing.T) {
-	var s segmentReader
+	s := newSegmentReader()
 	if err := s.reset(io.LimitReader(zeros{}, 20<<20), NewQueueKey(), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"hash"
@@ -11,7 +12,8 @@ import (
 // segmentReader gives the object of one segment. Reading it reads the plaintext, encrypts it, and takes
 // the sums of both.
 type segmentReader struct {
-	src     io.Reader // the segment's plaintext
+	in      *bufio.Reader // over the item; src is a part of it
+	src     io.Reader     // the segment's plaintext
 	literal io.WriteCloser
 	ready   bytes.Buffer // encrypted and not yet read
 	buf     []byte
@@ -22,16 +24,25 @@ type segmentReader struct {
 	crc              Checksum // of the item up to here
 }
 
+func newSegmentReader() *segmentReader {
+	return &segmentReader{
+		in: bufio.NewReaderSize(nil, bufferSize), buf: make([]byte, bufferSize), plain: sha256.New(), stored: sha256.New(),
+	}
+}
+
+// forget drops what is known of a package, so that the buffers can serve another.
+func (s *segmentReader) forget() {
+	s.in.Reset(nil)
+	s.src, s.literal = nil, nil
+	clear(s.buf)
+}
+
 // reset starts another segment, keeping the buffers.
 func (s *segmentReader) reset(src io.Reader, key []byte, crc Checksum) error {
 	s.ready.Reset()
 	literal, err := sealPacket(&s.ready, key)
 	if err != nil {
 		return err
-	}
-	if s.buf == nil {
-		s.buf = make([]byte, bufferSize)
-		s.plain, s.stored = sha256.New(), sha256.New()
 	}
 	s.plain.Reset()
 	s.stored.Reset()
