@@ -135,7 +135,8 @@ type transaction struct {
 	results        []byte // the Authentication-Results field
 	virus          gateway.Scan
 	silent         string
-	dropped        int // forged fields that do not go on
+	autoresponse   bool // it says that it is an automatic answer of Salesforce's own
+	dropped        int  // forged fields that do not go on
 	plan           *rewrite.Plan
 	sealed         *crypto.Sealed // nil when nothing had to be sealed
 	stored         recorder
@@ -171,6 +172,7 @@ func (t *transaction) run(ctx context.Context, mail gateway.Spooled) error {
 	err = t.timed(&t.timings.commit, func() error { return t.store.CommitMail(ctx, accepted) })
 	switch {
 	case err == nil:
+		t.warn(ctx)
 	case gateway.ErrorCode(err) == gateway.CodeStorageFull:
 		err = errors.Join(err, t.stored.discard(ctx)) // or each new try would take more of what room is left
 	default:
@@ -207,7 +209,7 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 	if err := t.decide(message); err != nil {
 		return none, err
 	}
-	if err := t.watch(ctx, message); err != nil {
+	if err := t.watch(message); err != nil {
 		return none, err
 	}
 	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {

@@ -277,6 +277,13 @@ func TestMachinesAreNeverAnswered(t *testing.T) {
 // What Salesforce would drop without a word is counted; the mail goes on.
 func TestWhatSalesforceDropsIsCounted(t *testing.T) {
 	f := newFixture(t)
+	f.database.fail["CommitMail"] = errBroken
+	for range 16 { // what is refused does not get there
+		if _, err := f.intake.Accept(t.Context(), envelope(), f.spooled(t, greeting)); err == nil {
+			t.Fatal("the mail was accepted")
+		}
+	}
+	delete(f.database.fail, "CommitMail")
 	for range 16 {
 		f.accept(t, envelope(), greeting)
 	}

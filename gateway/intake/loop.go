@@ -51,17 +51,19 @@ func (l *loops) forget(now time.Time) {
 	}
 }
 
-// watch warns of what makes Salesforce drop a mail without a word.
-func (t *transaction) watch(ctx context.Context, message *rewrite.Message) error {
+// watch looks for what makes Salesforce drop the mail without a word.
+func (t *transaction) watch(message *rewrite.Message) error {
+	return message.Fields(func(name, _ string, _ int64) {
+		t.autoresponse = t.autoresponse || name == "x-sfdc-autoresponse"
+	})
+}
+
+// warn tells what Salesforce will do to a mail that was accepted. Tries that are refused do not count towards a loop.
+func (t *transaction) warn(ctx context.Context) {
 	if t.returns() {
-		return nil
+		return
 	}
-	auto := false
-	err := message.Fields(func(name, _ string, _ int64) { auto = auto || name == "x-sfdc-autoresponse" })
-	if err != nil {
-		return err
-	}
-	if auto {
+	if t.autoresponse {
 		t.metrics.autoresponse.Inc()
 		t.options.Logger.WarnContext(ctx, "the mail has X-SFDC-AutoResponse; Salesforce drops it silently", "mail", t.id.String())
 	}
@@ -69,5 +71,4 @@ func (t *transaction) watch(ctx context.Context, message *rewrite.Message) error
 		t.metrics.loopSuspected.Inc()
 		t.options.Logger.WarnContext(ctx, "more than 15 alike within a minute; Salesforce takes them for a loop and makes no Case", "mail", t.id.String())
 	}
-	return nil
 }
