@@ -191,7 +191,8 @@ func (w *wiring) smtp(handler smtpd.Handler) (*smtpd.Server, error) {
 	front.CommandIdle, front.DataIdle, front.DataTotal = smtp.Limits.CommandIdle.Std(), smtp.Limits.DataIdle.Std(), smtp.Limits.DataTotal.Std()
 	return smtpd.New(smtpd.Options{
 		Hostname: w.cfg.Hostname, TLS: w.tlsFor(smtp.TLS), MaxMessageSize: int64(smtp.MaxMessageSize), Limits: front,
-		AllowFrom: smtp.AllowFrom, TrustedRelays: smtp.TrustedRelays, ProxyFrom: smtp.ProxyFrom,
+		NormalizeNewlines: smtp.BareNewlines == config.NewlinesNormalize,
+		AllowFrom:         smtp.AllowFrom, TrustedRelays: smtp.TrustedRelays, ProxyFrom: smtp.ProxyFrom,
 		Router: w.router, Handler: handler, Refused: w.stores.meta.RecordRefusal, Logger: w.logger, Metrics: w.registry,
 		NewSpooled: func() (gateway.Spooled, error) { return waiting.New(), nil },
 	})

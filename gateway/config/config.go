@@ -209,6 +209,7 @@ const (
 	FilenamesShow     = "show"
 	FilenamesHide     = "hide"
 	NewlinesReject    = "reject"
+	NewlinesNormalize = "normalize"
 	DatabaseSQLite    = "sqlite"
 	BlobsDir          = "dir"
 	PostmasterAddress = "postmaster"

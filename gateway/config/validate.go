@@ -75,7 +75,7 @@ func (d *document) validateSMTP(s *SMTP) {
 	if len(s.RecipientDelimiter) > 1 || strings.ContainsAny(s.RecipientDelimiter, "@\"\\ ") {
 		d.report("smtp.recipient_delimiter", "must be one character, such as +, or empty")
 	}
-	d.oneOf("smtp.bare_newlines", s.BareNewlines, NewlinesReject)
+	d.oneOf("smtp.bare_newlines", s.BareNewlines, NewlinesReject, NewlinesNormalize)
 	d.certificate("smtp.tls", s.TLS)
 	positive := map[string]int64{
 		"max_message_size": int64(s.MaxMessageSize), "limits.recipients": int64(s.Limits.Recipients),

@@ -23,10 +23,13 @@ const (
 // but still finds the end of the text.
 type body struct {
 	dots  bool // the text is dot-stuffed and ends with CRLF "." CRLF (RFC 5321 section 4.5.2)
+	mend  bool // a bare LF or CR becomes a line end instead of a failure
 	spool io.Writer
 	out   []byte // waits to be written to spool; its capacity is never exceeded
 
 	at      position
+	soft    bool  // the current line began behind a line end that was mended
+	mended  int64 // line ends
 	line    int64 // number of the current line, from 0
 	length  int64 // octets in the current line
 	size    int64
@@ -72,34 +75,66 @@ func (b *body) step(c byte) (used int, end bool) {
 		}
 		b.at = inLine
 	case lineDot:
-		if c == '\r' {
-			b.at = lineDotCR
-			return 1, false
-		}
-		b.at = inLine
+		return b.afterDot(c), false
 	case lineDotCR:
 		if c == '\n' {
 			return 1, true
 		}
-		b.at = afterCR // which finds the bare CR
+		b.take([]byte{'.'}) // it was no end: the dot is text
+		b.at = afterCR      // which finds the bare CR
 	case afterCR:
-		switch c {
-		case '\n':
-			b.emit([]byte("\r\n"))
-			b.loops.endLine(b.length == 0)
-			b.id.scan([]byte{'\n'})
-			b.line++
-			b.length = 0
-			b.at = lineStart
-			return 1, false
-		case '\r':
-			b.malformed("bare CR")
-			return 1, false
-		}
-		b.malformed("bare CR")
-		b.at = inLine
+		return b.afterReturn(c), false
 	}
 	return 0, false
+}
+
+// afterDot looks at what follows a dot at the start of a line. Only CRLF "." CRLF ends the text, or what other servers
+// take for one mail would be two here: so a dot alone between line ends of which one is bare is text.
+func (b *body) afterDot(c byte) (used int) {
+	alone := c == '\n' || c == '\r' && b.soft
+	switch {
+	case alone && b.mend:
+		b.take([]byte{'.'})
+	case c == '\r':
+		b.at = lineDotCR
+		return 1
+	}
+	b.at = inLine
+	return 0
+}
+
+// afterReturn looks at what follows a CR. Several of them before an LF are one line end where line ends are mended.
+func (b *body) afterReturn(c byte) (used int) {
+	switch {
+	case c == '\n':
+		b.endLine(false)
+		return 1
+	case !b.mend:
+		b.malformed("bare CR")
+		if c == '\r' {
+			return 1
+		}
+		b.at = inLine
+	case c == '\r':
+		b.mended++
+		return 1
+	default:
+		b.endLine(true)
+	}
+	return 0
+}
+
+// endLine ends the current line; mended tells that no CRLF did.
+func (b *body) endLine(mended bool) {
+	b.emit([]byte("\r\n"))
+	b.loops.endLine(b.length == 0)
+	b.id.scan([]byte{'\n'})
+	b.line++
+	b.length = 0
+	b.at, b.soft = lineStart, mended
+	if mended {
+		b.mended++
+	}
 }
 
 // lines takes whole lines below the header section at once, up to the first in which something is to be looked at.
@@ -120,43 +155,59 @@ func (b *body) lines(p []byte) int {
 	if bytes.Count(taken, []byte{'\r'}) != count || bytes.IndexByte(taken, 0) >= 0 {
 		return 0
 	}
+	if count > 0 {
+		b.soft = false
+	}
 	b.line += int64(count)
 	b.emit(taken)
 	return len(taken)
 }
 
-// run takes octets up to the next CR.
+// run takes octets up to the next line end.
 func (b *body) run(p []byte) int {
-	n := len(p)
-	cr := bytes.IndexByte(p, '\r')
-	if cr >= 0 {
-		n = cr
+	text := p
+	end := bytes.IndexByte(p, '\r')
+	if end >= 0 {
+		text = p[:end]
 	}
-	text := p[:n]
-	if bytes.IndexByte(text, '\n') >= 0 {
+	if lf := bytes.IndexByte(text, '\n'); lf >= 0 {
+		if b.mend {
+			b.take(text[:lf])
+			b.endLine(true)
+			return lf + 1
+		}
 		b.malformed("bare LF")
 	}
+	b.take(text)
+	if end >= 0 {
+		b.at = afterCR
+		return end + 1
+	}
+	return len(p)
+}
+
+// take takes text of the current line.
+func (b *body) take(text []byte) {
 	if bytes.IndexByte(text, 0) >= 0 {
 		b.malformed("NUL octet")
 	}
-	b.length += int64(n)
+	b.length += int64(len(text))
 	b.loops.scan(text)
 	b.id.scan(text)
 	if b.loops.exceeded() {
 		b.fail(gateway.Errorf(gateway.CodeLoop, nil, "mail loop: more than %d Received fields", b.loops.limit))
 	}
 	b.emit(text)
-	if cr >= 0 {
-		b.at = afterCR
-		n++
-	}
-	return n
 }
 
 // finish tells that the last octet was fed, and returns what is wrong with the text. The spool then has
 // all of it.
 func (b *body) finish() error {
-	if b.at == afterCR && !b.dots {
+	switch {
+	case b.at != afterCR || b.dots:
+	case b.mend:
+		b.endLine(true)
+	default:
 		b.malformed("bare CR")
 	}
 	b.flush()

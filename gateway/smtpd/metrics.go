@@ -14,6 +14,7 @@ type metrics struct {
 	refused     *prometheus.CounterVec // code
 	replies     *prometheus.CounterVec // reply
 	tlsFailures prometheus.Counter
+	normalized  prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -31,12 +32,14 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		replies: counter("error_replies_total", "Replies of the classes 4xx and 5xx, by reply code.", "reply"),
 		tlsFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_smtp_tls_failures_total", Help: "STARTTLS commands and connections with implicit TLS that did not lead to TLS."}),
+		normalized: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealpost_smtp_normalized_total", Help: "Mails in which a bare CR or LF was made a line end."}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.connections, m.sessions, m.accepted, m.octets, m.refused, m.replies, m.tlsFailures,
+		m.connections, m.sessions, m.accepted, m.octets, m.refused, m.replies, m.tlsFailures, m.normalized,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the SMTP metrics: %w", err)

@@ -111,6 +111,9 @@ type Options struct {
 	TLS            *tls.Config
 	MaxMessageSize int64 // in octets, as the mail is after dots were unstuffed
 	Limits         Limits
+	// NormalizeNewlines makes a line end of a bare LF or CR, as old fax gateways write them, instead of refusing the mail
+	// with 5xx. Only CRLF "." CRLF ends a mail in either case.
+	NormalizeNewlines bool
 	// AllowFrom are the only clients that may connect; empty lets everyone connect.
 	AllowFrom []netip.Prefix
 	// TrustedRelays are mail servers in front of us: neither ConnectionsPerClient nor MailsPerClient

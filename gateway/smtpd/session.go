@@ -180,7 +180,7 @@ func (s *session) receive(spool io.Writer, failed error) (b *body, err error) {
 		b.out = nil
 	}()
 	b = &body{
-		spool: spool, out: out[:0], maxSize: s.server.opts.MaxMessageSize, err: failed,
+		spool: spool, out: out[:0], maxSize: s.server.opts.MaxMessageSize, err: failed, mend: s.server.opts.NormalizeNewlines,
 		loops: receivedCounter{limit: s.server.opts.Limits.ReceivedFields},
 	}
 	if s.conn.verb == "BDAT" {
@@ -196,6 +196,9 @@ func (s *session) receive(spool io.Writer, failed error) (b *body, err error) {
 	}
 	if err := b.finish(); err != nil {
 		return b, err
+	}
+	if b.mended > 0 {
+		s.server.metrics.normalized.Inc()
 	}
 	if err := s.conn.flush(); err != nil { // the client gets its earlier replies before the long wait
 		return b, errAborted
