@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -14,8 +15,7 @@ import (
 	"sealpost/gateway"
 )
 
-// A database of several nodes syncs the commits of many connections at once by itself, so there each caller has a
-// transaction of its own. A connection can be lost at any time; before COMMIT was sent that means that nothing
+// On PostgreSQL a caller has a transaction of its own, but for mails and attempts: see together.go. A connection can be lost at any time; before COMMIT was sent that means that nothing
 // happened, and the transaction is tried again. Afterwards the database is asked what became of it.
 //
 // A server that has synchronous standbys lets COMMIT wait for them, but when the wait is broken off it answers all the
@@ -36,8 +36,7 @@ const (
 	qRollback  = `ROLLBACK`
 	qClockXact = `SELECT clock_timestamp(), pg_current_xact_id()::text`
 	qOutcome   = `SELECT pg_xact_status($1::text::xid8)`
-	// qConfirm waits for what a commit of now waits for. It must write something, or it waits for nothing.
-	qConfirm = `BEGIN; SELECT pg_logical_emit_message(true, 'sealpost', ''); COMMIT`
+	qEmit      = `SELECT pg_logical_emit_message(true, 'sealpost', '')`
 )
 
 // errUnconfirmed says that the answer to COMMIT came with a warning.
@@ -47,6 +46,8 @@ var errUnconfirmed = errors.New("the database server did not wait until its stan
 type ownTransaction struct {
 	conn *sql.Conn
 	xid  string
+	// forgetKey has the Store read the queue key anew.
+	forgetKey func()
 	// proof finds a row if and only if the transaction was committed. After a crash the server may give the number of
 	// a transaction that was lost to another one, which commits.
 	proof *statement
@@ -57,15 +58,27 @@ type failedTry struct{ error }
 
 func (e failedTry) Unwrap() error { return e.error }
 
+// unknownOutcome is the error of a transaction of which all may be stored or nothing.
+type unknownOutcome struct{ error }
+
+func (e unknownOutcome) Unwrap() error { return e.error }
+
 // updateAlone is update for a transaction that is not shared.
 func (s *Store) updateAlone(ctx context.Context, do func(*transaction) error) error {
-	for try := 1; ; try++ {
-		err := s.tryAlone(ctx, do)
+	return again(ctx, func() error {
+		return s.tryOwn(ctx, nil, func(tx *transaction) ([]statement, error) { return nil, do(tx) })
+	})
+}
+
+// again tries a transaction until it is known to be committed, or to be of no use to try.
+func again(ctx context.Context, try func() error) error {
+	for n := 1; ; n++ {
+		err := try()
 		var failed failedTry
-		if !errors.As(err, &failed) || try == maxTries {
+		if !errors.As(err, &failed) || n == maxTries {
 			return err
 		}
-		pause := tryPause << (try - 1)
+		pause := tryPause << (n - 1)
 		if waitFor(ctx, pause/2+rand.N(pause)) != nil { // #nosec G404 -- so that two that met do not meet again
 			return err
 		}
@@ -84,40 +97,39 @@ func waitFor(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// tryAlone runs do in one transaction.
-func (s *Store) tryAlone(ctx context.Context, do func(*transaction) error) error {
+// tryOwn runs do in one transaction. It asks what first queues as it begins, and runs what do returns as it commits: so
+// what needs no more takes two round trips.
+func (s *Store) tryOwn(ctx context.Context, first func(*pgx.Batch), do func(*transaction) ([]statement, error)) error {
 	conn, err := s.write.Conn(ctx)
 	if err != nil {
 		return s.tried(ctx, err)
 	}
 	defer func() { _ = conn.Close() }() // it goes back to the pool, which looks at it
-	own := &ownTransaction{conn: conn}
-	committing := false
+	own := &ownTransaction{conn: conn, forgetKey: func() { s.queueKey.Store(nil) }}
+	done := false
 	defer func() {
-		if !committing {
+		if !done {
 			own.rollback(ctx)
 		}
 	}()
-	now, err := own.begin(ctx)
-	if err != nil {
-		return s.tried(ctx, err)
-	}
-	tx := &transaction{executor: conn, own: own, now: s.dialect.timeOf(now)}
 	settled, release := s.settle.carry()
 	defer release()
-	if err = tx.applySettlements(ctx, settled); err == nil {
-		err = do(tx)
-	}
+	defer func() {
+		if !done {
+			s.settle.giveBack(settled)
+		}
+	}()
+	now, err := own.begin(ctx, settlementsAtOnce(settled), first)
 	if err != nil {
-		s.settle.giveBack(settled)
 		return s.tried(ctx, err)
 	}
-	committing = true
-	if err := s.commit(ctx, own); err != nil {
-		s.settle.giveBack(settled)
-		return err
+	last, err := do(&transaction{executor: conn, own: own, now: s.dialect.timeOf(now)})
+	if err != nil {
+		return s.tried(ctx, err)
 	}
-	return nil
+	err = s.commit(ctx, own, last)
+	done = err == nil
+	return err
 }
 
 // tried marks an error before COMMIT after which another try may do better.
@@ -134,13 +146,24 @@ func (own *ownTransaction) raw(do func(*pgx.Conn) error) error {
 	return own.conn.Raw(func(driver any) error { return do(driver.(*stdlib.Conn).Conn()) })
 }
 
-// begin begins the transaction and returns the database's time, in one round trip.
-func (own *ownTransaction) begin(ctx context.Context) (now time.Time, err error) {
+// begin begins the transaction and returns the database's time. In the same round trip it runs statements, and asks what
+// first queues.
+func (own *ownTransaction) begin(ctx context.Context, statements []statement, first func(*pgx.Batch)) (now time.Time, err error) {
 	batch := &pgx.Batch{}
 	batch.Queue(qBegin)
 	batch.Queue(qClockXact).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &own.xid) })
+	queue(batch, statements)
+	if first != nil {
+		first(batch)
+	}
 	err = own.raw(func(c *pgx.Conn) error { return c.SendBatch(ctx, batch).Close() })
 	return now, err
+}
+
+func queue(batch *pgx.Batch, statements []statement) {
+	for _, st := range statements {
+		batch.Queue(st.query, st.args...)
+	}
 }
 
 // run runs statements in one round trip.
@@ -149,9 +172,7 @@ func (own *ownTransaction) run(ctx context.Context, statements []statement) erro
 		return nil
 	}
 	batch := &pgx.Batch{}
-	for _, st := range statements {
-		batch.Queue(st.query, st.args...)
-	}
+	queue(batch, statements)
 	return own.raw(func(c *pgx.Conn) error { return c.SendBatch(ctx, batch).Close() })
 }
 
@@ -170,10 +191,10 @@ func (own *ownTransaction) rollback(ctx context.Context) {
 	})
 }
 
-// commit returns nil if and only if the transaction is known to be committed.
-func (s *Store) commit(ctx context.Context, own *ownTransaction) error {
+// commit runs the last statements and commits. It returns nil if and only if the transaction is known to be committed.
+func (s *Store) commit(ctx context.Context, own *ownTransaction, last []statement) error {
 	ctx = context.WithoutCancel(ctx) // which would leave open what became of it
-	err := own.raw(func(c *pgx.Conn) error { return endCommit(ctx, c) })
+	err := own.raw(func(c *pgx.Conn) error { return endCommit(ctx, c, last) })
 	var refused *pgconn.PgError
 	switch {
 	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
@@ -186,10 +207,15 @@ func (s *Store) commit(ctx context.Context, own *ownTransaction) error {
 	return s.outcome(ctx, own, err)
 }
 
-// endCommit sends COMMIT. Only nil means that it did all that it is to do.
-func endCommit(ctx context.Context, c *pgx.Conn) error {
+// endCommit sends the last statements and COMMIT in one round trip: if one of them fails, the server passes over the rest.
+// Only nil means that COMMIT did all that it is to do.
+func endCommit(ctx context.Context, c *pgx.Conn, last []statement) error {
 	forgetWarnings(c.PgConn())
-	tag, err := c.Exec(ctx, qCommit)
+	batch := &pgx.Batch{}
+	queue(batch, last)
+	var tag pgconn.CommandTag
+	batch.Queue(qCommit).Exec(func(ct pgconn.CommandTag) error { tag = ct; return nil })
+	err := c.SendBatch(ctx, batch).Close()
 	switch {
 	case err != nil:
 		return err
@@ -221,7 +247,7 @@ func hasWarned(c *pgconn.PgConn) bool { return c.CustomData()[warnings] != nil }
 func (s *Store) outcome(ctx context.Context, own *ownTransaction, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.dialect.limits.outcome)
 	defer cancel()
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		committed, known := s.ask(ctx, own)
 		switch {
 		case known && committed:
@@ -230,51 +256,84 @@ func (s *Store) outcome(ctx context.Context, own *ownTransaction, cause error) e
 			return failedTry{gateway.Errorf(gateway.CodeUnavailable, cause, "the connection to the database was lost, and nothing was stored")}
 		}
 		if waitFor(ctx, pause) != nil {
-			return gateway.Errorf(gateway.CodeUnavailable, cause,
-				"the database did not confirm a commit, and whether anything was stored is not known")
+			return unknownOutcome{gateway.Errorf(gateway.CodeUnavailable, cause,
+				"the database did not confirm a commit, and whether anything was stored is not known")}
 		}
 	}
 }
 
-// ask returns what became of a transaction, if that can be known now.
+// ask returns what became of a transaction, if that can be known now. All is asked in one round trip, for a connection
+// may not live for long: the last of it waits until the standbys have what the first has shown.
 func (s *Store) ask(ctx context.Context, own *ownTransaction) (committed, known bool) {
-	var status sql.NullString
-	err := s.write.QueryRowContext(ctx, qOutcome, own.xid).Scan(&status)
+	conn, err := s.write.Conn(ctx)
+	if err != nil {
+		return false, false
+	}
+	defer func() { _ = conn.Close() }() // it goes back to the pool, which looks at it
+	asking := &ownTransaction{conn: conn}
+	defer asking.rollback(ctx) // of what was not confirmed
+	_ = asking.raw(func(c *pgx.Conn) error {
+		committed, known = askOn(ctx, c.PgConn(), own)
+		return nil
+	})
+	return committed, known
+}
+
+func askOn(ctx context.Context, c *pgconn.PgConn, own *ownTransaction) (committed, known bool) {
+	forgetWarnings(c)
+	questions := []statement{{qOutcome, []any{own.xid}}}
+	if own.proof != nil {
+		questions = append(questions, statement{`SELECT EXISTS (` + own.proof.query + `)`, own.proof.args})
+	}
+	answers, err := inOneTrip(ctx, c, append(questions, confirming()...))
 	switch {
 	case pgCode(err) == "22023":
 		return false, true // the server has not come to this number yet: it lost what it knew in a crash
-	case err != nil:
+	case len(answers) < len(questions):
 		return false, false
-	case status.String == "aborted":
+	case answers[0] == "aborted", answers[0] == "committed" && own.proof != nil && answers[1] != "t":
 		return false, true
-	case status.String != "committed":
-		return false, false // it is still under way
 	}
-	there := true
-	if own.proof != nil {
-		err = s.write.QueryRowContext(ctx, `SELECT EXISTS (`+own.proof.query+`)`, own.proof.args...).Scan(&there)
-	}
-	if err != nil || !there {
-		return false, err == nil
-	}
-	return true, s.confirms(ctx) == nil
+	return true, answers[0] == "committed" && err == nil && !hasWarned(c) // else it is still under way
 }
 
-// confirms returns nil when the server and the standbys that it waits for have all that it shows to others.
-func (s *Store) confirms(ctx context.Context) error {
-	conn, err := s.write.Conn(ctx)
-	if err != nil {
-		return err
+// confirming waits for what a commit of now waits for. It must write something, or it waits for nothing.
+func confirming() []statement {
+	return []statement{{query: qBegin}, {query: qEmit}, {query: qCommit}}
+}
+
+// inOneTrip runs statements that need not be prepared, and returns the first value that each returns, as text, up to the
+// first that fails.
+func inOneTrip(ctx context.Context, c *pgconn.PgConn, statements []statement) (values []string, err error) {
+	pipeline := c.StartPipeline(ctx)
+	defer func() { err = errors.Join(err, pipeline.Close()) }()
+	for _, st := range statements {
+		params := make([][]byte, len(st.args))
+		for i, arg := range st.args {
+			params[i] = fmt.Append(nil, arg)
+		}
+		pipeline.SendQueryParams(st.query, params, nil, nil, nil)
 	}
-	err = (&ownTransaction{conn: conn}).raw(func(c *pgx.Conn) error {
-		forgetWarnings(c.PgConn())
-		if _, err := c.PgConn().Exec(ctx, qConfirm).ReadAll(); err != nil {
-			return err
+	if err := pipeline.Sync(); err != nil {
+		return nil, err
+	}
+	for range statements {
+		results, err := pipeline.GetResults()
+		if err != nil {
+			return values, err
 		}
-		if hasWarned(c.PgConn()) {
-			return errUnconfirmed
+		reader, ok := results.(*pgconn.ResultReader)
+		if !ok {
+			return values, errors.New("the database server answers out of turn")
 		}
-		return nil
-	})
-	return errors.Join(err, conn.Close())
+		value := ""
+		for reader.NextRow() {
+			value = string(reader.Values()[0])
+		}
+		if _, err := reader.Close(); err != nil {
+			return values, err
+		}
+		values = append(values, value)
+	}
+	return values, nil
 }

@@ -56,9 +56,13 @@ func (tx *transaction) eraseKeys() statement {
 	query := qEraseKeys
 	if tx.own != nil {
 		query = qEraseFreeKeys
+		tx.own.forgetKey()
 	}
-	return statement{query, []any{tx.now.Add(-maxIntake).Format("20060102")}}
+	return statement{query, []any{tx.openDay()}}
 }
+
+// openDay returns the first day for which a mail can still be committed.
+func (tx *transaction) openDay() string { return tx.now.Add(-maxIntake).Format("20060102") }
 
 // erased has the transaction tried again if a mail was committed meanwhile with a key that was to be erased.
 func erased(err error) error {

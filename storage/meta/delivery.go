@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -271,6 +272,7 @@ func (s *Store) EndReplayWindows(ctx context.Context, before time.Time) (int, er
 			if err != nil {
 				return err
 			}
+			slices.SortFunc(over, func(a, b [2]string) int { return strings.Compare(a[1], b[1]) }) // as all lock mails
 			for _, pair := range over {
 				if _, _, err := s.moved(ctx, tx, pair[0], gateway.EventWindowOver, gateway.Secret{}); err != nil {
 					return err

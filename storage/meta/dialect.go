@@ -27,6 +27,7 @@ type dialect struct {
 	// missingParent reports whether err says that a row refers to one that is not there.
 	missingParent func(err error) bool
 	limits        serverLimits
+	inserts       inserts // on PostgreSQL
 }
 
 // timeOf returns the time of a transaction that began at now by the database's clock.

@@ -28,7 +28,7 @@ func QueueQueries() []QueueQuery {
 			"deliveries_returning (state=?)", // its first entries
 			"deliveries_lane_due (state=? AND lane=?)", "deliveries_leased (state=?)",
 		}},
-		{"LeaseDeliveries", qLease(sqliteDialect()), []string{
+		{"LeaseDeliveries", qLease, []string{
 			"sqlite_autoindex_deliveries_1 (id=?)", "deliveries_lane_due (state=? AND lane=? AND next_attempt<?)",
 		}},
 		{"lost leases", qLostLeases, []string{"deliveries_leased (state=? AND lease_until<?)"}},
@@ -60,9 +60,10 @@ func WithConnect(d time.Duration) Option { return func(v *dialect) { v.limits.co
 func PostgresQueries() map[string]string {
 	d := postgresDialect()
 	return map[string]string{
-		"Due": qDue, "LeaseDeliveries": qLease(d), "lost leases": qLostLeases + d.skipLocked, "OldestPending": qOldestPending,
+		"Due": qDue, "LeaseDeliveries": qLeaseWithCopies, "lost leases": qLostLeases + d.skipLocked, "OldestPending": qOldestPending,
 		"EndReplayWindows": qWindowsOver + d.skipLocked, "the copy of a mail": qStatesOfMail, "dead returns": qDeadReturns + d.skipLocked,
 		"QueueFacts": qCountDeadReturns, "expired mails": qExpiredMails + d.skipLocked, "unused queue keys": qEraseFreeKeys,
-		"referenced objects": qReferenced,
+		"referenced objects": qReferenced, "leases of many": qAllLeased, "copies of many": qLockCopies, "states of many": qStatesOfMails,
+		"to end many leases": qEndLeases, "to erase many copies": qEraseCopies, "garbage of many": qAllCopiesToGarbage,
 	}
 }

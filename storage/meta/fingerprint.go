@@ -21,10 +21,13 @@ const (
 		AND (ended = 1 OR owner <> $3 AND NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.id = fingerprints.owner AND nodes.seen > $4))
 		AND EXISTS (SELECT 1 FROM deliveries d WHERE d.mail_id = fingerprints.mail_id AND d.state NOT IN ('dead', 'dropped'))
 		ORDER BY at DESC LIMIT 1`
-	qCountRepeat        = `UPDATE fingerprints SET repeats = repeats + 1 WHERE mail_id = $1`
-	qHeard              = `DELETE FROM fingerprints WHERE mail_id = $1 AND repeats = 0`
-	qHeardRepeat        = `UPDATE fingerprints SET at = 0 WHERE mail_id = $1`
-	qUnheard            = `UPDATE fingerprints SET ended = 1 WHERE mail_id = $1`
+	qCountRepeat = `UPDATE fingerprints SET repeats = repeats + 1 WHERE mail_id = $1`
+	qHeard       = `DELETE FROM fingerprints WHERE mail_id = $1 AND repeats = 0`
+	qHeardRepeat = `UPDATE fingerprints SET at = 0 WHERE mail_id = $1`
+	qUnheard     = `UPDATE fingerprints SET ended = 1 WHERE mail_id = $1`
+	qAllUnheard  = `UPDATE fingerprints SET ended = 1 WHERE mail_id = ANY ($1)`
+	qAllHeard    = `WITH heard AS (DELETE FROM fingerprints WHERE mail_id = ANY ($1) AND repeats = 0)
+		UPDATE fingerprints SET at = 0 WHERE mail_id = ANY ($1) AND repeats > 0`
 	qForgetFingerprints = `DELETE FROM fingerprints WHERE at < $1 AND repeats = 0`
 )
 
@@ -87,7 +90,7 @@ func (s *Store) writeSettlements(ctx context.Context, doing string) error {
 	if len(settled) == 0 {
 		return nil
 	}
-	err := s.update(ctx, doing, func(tx *transaction) error { return tx.applySettlements(ctx, settled) })
+	err := s.update(ctx, doing, func(tx *transaction) error { return tx.run(ctx, settlementsAtOnce(settled)) })
 	if err != nil {
 		s.settle.giveBack(settled)
 	}
@@ -105,8 +108,8 @@ func (s *Store) SettleMail(id gateway.PackageID, heard bool) {
 	}
 }
 
-// applySettlements writes what waits. It runs at the head of a transaction.
-func (tx *transaction) applySettlements(ctx context.Context, all []settlement) error {
+// settlementsOneByOne write what waits.
+func settlementsOneByOne(all []settlement) []statement {
 	var statements []statement
 	for _, one := range all {
 		queries := []string{qUnheard}
@@ -117,7 +120,23 @@ func (tx *transaction) applySettlements(ctx context.Context, all []settlement) e
 			statements = append(statements, statement{query, []any{one.mail}})
 		}
 	}
-	return tx.run(ctx, statements)
+	return statements
+}
+
+// settlementsAtOnce do the same on PostgreSQL, in two statements at most. Whether a mail was heard may be settled twice:
+// then that it was counts, in whatever order it came.
+func settlementsAtOnce(all []settlement) []statement {
+	mails := map[bool][]string{}
+	for _, one := range all {
+		mails[one.heard] = append(mails[one.heard], one.mail)
+	}
+	var statements []statement
+	for _, heard := range []bool{false, true} {
+		if len(mails[heard]) > 0 {
+			statements = append(statements, statement{map[bool]string{false: qAllUnheard, true: qAllHeard}[heard], []any{mails[heard]}})
+		}
+	}
+	return statements
 }
 
 // Repeated returns the mail that was accepted within a day with this fingerprint and whose 250 may have been lost:

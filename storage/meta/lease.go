@@ -6,9 +6,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"sealpost/gateway"
 )
@@ -35,7 +36,8 @@ const (
 	qExtendPlacements = `UPDATE placements SET expires = $2 WHERE package_id = $1 AND expires < $2
 		AND EXISTS (SELECT 1 FROM packages WHERE id = $1 AND created < $3)`
 	qEndLease = `UPDATE deliveries SET state = $2, next_attempt = $3, last_code = $4, last_reply = $5, await_case = $6,
-		sent_at = $7, dead_at = $8, owner = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1`
+		sent_at = $7, dead_at = $8, told = CASE WHEN $9 = '' THEN told ELSE $9 END, untold = $10,
+		owner = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1`
 	qInsertAttempt = `INSERT INTO attempts (delivery_id, number, started, ended, hop, event, code, reply, tls)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 	qAttemptIsThere = `SELECT 1 FROM attempts WHERE delivery_id = $1 AND number = $2`
@@ -43,27 +45,28 @@ const (
 		WHERE id = $2 AND owner = $3 AND fence = $4 AND state = 'sending'`
 	qIsLeased = `SELECT 1 FROM deliveries WHERE id = $1 AND owner = $2 AND fence = $3`
 	qLeased   = `SELECT mail_id, state, attempts, COALESCE(owner, ''), fence FROM deliveries WHERE id = $1`
-	// qCopies takes one ID, or a list where all copies are read at once.
-	qCopies = `SELECT m.id, m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
+	qCopy     = `SELECT m.id, m.mail_from, m.size, m.eight_bit, m.utf8, m.queue_day, k.key, m.copy, COALESCE(m.copy_object, ''),
 		m.created, m.silence, m.dsn_return, m.envelope_id
-		FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = `
-	qCopy      = qCopies + `$1`
-	qAllCopies = qCopies + `ANY ($1)`
-	qTold      = `UPDATE deliveries SET told = CASE WHEN $2 = '' THEN told ELSE $2 END, untold = $3 WHERE id = $1`
+		FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = $1`
 )
 
-// qLease leases what is due, the longest due first.
-func qLease(d dialect) string {
-	with, due := "", `SELECT id FROM deliveries WHERE state = 'pending' AND next_attempt <= $3
-			AND lane = $6 ORDER BY next_attempt, id LIMIT $5`
-	if d.skipLocked != "" { // what locks must run once, whatever the plan
-		with, due = `WITH due AS MATERIALIZED (`+due+d.skipLocked+`) `, `SELECT id FROM due`
-	}
-	return with + `UPDATE deliveries SET state = $1, owner = $2, fence = fence + 1, leased_at = $3, lease_until = $4,
-		attempts = attempts + 1
-		WHERE id IN (` + due + `)
-		RETURNING ` + deliveryColumns + `, fence, lease_until`
-}
+const (
+	dueOfLane = `SELECT id FROM deliveries WHERE state = 'pending' AND next_attempt <= $3 AND lane = $6
+		ORDER BY next_attempt, id LIMIT $5`
+	leaseWhere = `UPDATE deliveries SET state = $1, owner = $2, fence = fence + 1, leased_at = $3, lease_until = $4,
+		attempts = attempts + 1 WHERE id IN `
+	returningLeased = ` RETURNING ` + deliveryColumns + `, fence, lease_until`
+
+	// qLease leases what is due, the longest due first.
+	qLease = leaseWhere + `(` + dueOfLane + `)` + returningLeased
+	// qLeaseWithCopies does so on PostgreSQL, and returns what openLeased needs beside. What locks must run once,
+	// whatever the plan; and with its limit a copy is looked up for one mail after the other, whatever the plan.
+	qLeaseWithCopies = `WITH due AS MATERIALIZED (` + dueOfLane + forUpdate + ` SKIP LOCKED),
+		leased AS (` + leaseWhere + `(SELECT id FROM due)` + returningLeased + `)
+		SELECT leased.*, c.* FROM leased LEFT JOIN LATERAL (SELECT m.id, m.mail_from, m.size, m.eight_bit <> 0, m.utf8 <> 0,
+			m.queue_day, k.key, m.copy, m.copy_object, m.created, m.silence, m.dsn_return, m.envelope_id
+			FROM mails m JOIN queue_keys k ON k.day = m.queue_day WHERE m.id = leased.mail_id LIMIT 1) AS c ON true`
+)
 
 // leased is a leased delivery as it is in the database.
 type leased struct {
@@ -96,16 +99,15 @@ func (s *Store) LeaseDeliveries(ctx context.Context, owner, lane string, limit i
 	var all []leased
 	var givenUp []error
 	err = s.update(ctx, doing, func(tx *transaction) error {
-		var err error
-		if givenUp, err = s.endLostLeases(ctx, tx); err != nil {
+		lost, found, err := tx.lease(ctx, string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, lane)
+		if err != nil {
 			return err
 		}
-		rows, err := tx.query(ctx, qLease(s.dialect), string(sending), owner, micros(tx.now), micros(tx.now.Add(ttl)), limit, lane)
-		if all, err = collect(rows, err, scanLeased); err != nil || len(all) == 0 {
-			return err
+		if all = found; len(all) > 0 {
+			tx.provenBy(qIsLeased, all[0].ID, owner, all[0].lease.Fence) // or two would send what a crash took from one
 		}
-		tx.provenBy(qIsLeased, all[0].ID, owner, all[0].lease.Fence) // or two would send what a crash took from one
-		return tx.readCopies(ctx, all)
+		givenUp, err = s.endLostLeases(ctx, tx, lost)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -131,13 +133,68 @@ func (s *Store) local() time.Time {
 	return time.Now()
 }
 
-func scanLeased(row scanner) (leased, error) {
+// lease leases deliveries, and returns those besides whose leases ran out. What becomes of these is later than now, so
+// they are not among the former. args are those of qLease.
+func (tx *transaction) lease(ctx context.Context, args ...any) (lost []lostLease, all []leased, err error) {
+	if tx.own != nil {
+		return tx.leaseAtOnce(ctx, args)
+	}
+	rows, err := tx.query(ctx, qLostLeases, micros(tx.now))
+	if lost, err = collect(rows, err, scanLostLease); err != nil {
+		return nil, nil, err
+	}
+	rows, err = tx.query(ctx, qLease, args...)
+	all, err = collect(rows, err, func(row scanner) (leased, error) { return scanLeased(row) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return lost, all, tx.readCopies(ctx, all)
+}
+
+// leaseAtOnce is lease in one round trip.
+func (tx *transaction) leaseAtOnce(ctx context.Context, args []any) (lost []lostLease, all []leased, err error) {
+	batch := &pgx.Batch{}
+	queueRows(batch, func(row pgx.Rows) error {
+		l, err := scanLostLease(row)
+		lost = append(lost, l)
+		return err
+	}, qLostLeases+forUpdate+` SKIP LOCKED`, micros(tx.now))
+	queueRows(batch, func(row pgx.Rows) error {
+		l, err := scanLeasedWithCopy(row)
+		all = append(all, l)
+		return err
+	}, qLeaseWithCopies, args...)
+	err = tx.own.raw(func(c *pgx.Conn) error { return c.SendBatch(ctx, batch).Close() })
+	return lost, all, err
+}
+
+func scanLeased(row scanner, more ...any) (leased, error) {
 	var l leased
 	var until int64
 	var err error
-	l.wrappedDelivery, err = scanDelivery(row, &l.lease.Fence, &until)
+	l.wrappedDelivery, err = scanDelivery(row, append([]any{&l.lease.Fence, &until}, more...)...)
 	l.lease.Delivery, l.lease.Until = l.ID, fromMicros(until)
 	return l, err
+}
+
+// scanLeasedWithCopy scans a row of qLeaseWithCopies.
+func scanLeasedWithCopy(row scanner) (leased, error) {
+	var id, day, object, silence, dsnReturn *string
+	var size, received *int64
+	var eightBit, utf8 *bool
+	var c wrappedCopy
+	var envelopeID []byte
+	l, err := scanLeased(row, &id, &c.mailFrom, &size, &eightBit, &utf8, &day, &c.key, &c.inline, &object, &received, &silence, &dsnReturn, &envelopeID)
+	if err != nil || id == nil {
+		l.missing = sql.ErrNoRows
+		return l, err
+	}
+	c.mail = gateway.QueuedMail{ID: l.Mail, Size: *size, EightBit: *eightBit, UTF8: *utf8, Key: gateway.QueueKey{Day: *day}}
+	if object != nil {
+		c.mail.Object = *object
+	}
+	l.copy, l.received, l.silence, l.dsnReturn, l.envelopeID = c, *received, *silence, *dsnReturn, envelopeID
+	return l, nil
 }
 
 // open unwraps what the leased deliveries need. It defers those of which that is not possible, and says so of each.
@@ -209,20 +266,16 @@ func (tx *transaction) readCopies(ctx context.Context, all []leased) error {
 		all[i].missing = sql.ErrNoRows
 		byMail[id] = append(byMail[id], &all[i])
 	}
-	mails := slices.Collect(maps.Keys(byMail))
-	if tx.own != nil && len(mails) > 0 { // in one round trip
-		return tx.scanCopies(ctx, byMail, qAllCopies, mails)
-	}
-	for _, id := range mails {
-		if err := tx.scanCopies(ctx, byMail, qCopy, id); err != nil {
+	for id := range byMail {
+		if err := tx.scanCopies(ctx, byMail, id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (tx *transaction) scanCopies(ctx context.Context, byMail map[string][]*leased, query string, which any) error {
-	rows, err := tx.query(ctx, query, which)
+func (tx *transaction) scanCopies(ctx context.Context, byMail map[string][]*leased, mail string) error {
+	rows, err := tx.query(ctx, qCopy, mail)
 	_, err = collect(rows, err, func(row scanner) (struct{}, error) {
 		var id string
 		var c wrappedCopy
@@ -287,109 +340,4 @@ func (s *Store) RenewLease(ctx context.Context, lease gateway.Lease, ttl time.Du
 		s.hand.drop(lease)
 	}
 	return lease, err
-}
-
-// FinishAttempt records an attempt and moves its delivery by the attempt's event; a delivery that is pending again
-// is due at result.Next. The attempt's number is the delivery's own count. A notice to the sender is committed in
-// the same transaction. When no delivery of the mail needs its copy any more, the copy is erased in it too.
-// ErrLeaseLost, and nothing is changed, if the lease has been taken.
-func (s *Store) FinishAttempt(ctx context.Context, lease gateway.Lease, result gateway.AttemptResult) error {
-	const doing = "finish an attempt"
-	lastReply, err := s.wrap("deliveries", "last_reply", lease.Delivery, result.Attempt.Reply)
-	if err != nil {
-		return s.failure(ctx, doing, err)
-	}
-	notice, err := s.noticeStatements(ctx, result.Notice)
-	if err != nil {
-		return s.failure(ctx, doing, err)
-	}
-	due := len(notice) > 0
-	err = s.update(ctx, doing, func(tx *transaction) error {
-		mail, state, err := tx.leasedState(ctx, s.dialect, lease, &result.Attempt)
-		if err != nil {
-			return err
-		}
-		tx.provenBy(qAttemptIsThere, lease.Delivery, result.Attempt.Number)
-		due = due || state == gateway.Pending
-		return s.finish(ctx, tx, finished{lease.Delivery, mail, state, lastReply, result, notice})
-	})
-	if err == nil || errors.Is(err, ErrLeaseLost) {
-		s.hand.drop(lease)
-	}
-	if err == nil && due {
-		s.signal()
-	}
-	return err
-}
-
-// leasedState returns the mail of a delivery that is still leased, and the state that the attempt leads to.
-func (tx *transaction) leasedState(ctx context.Context, d dialect, lease gateway.Lease, attempt *gateway.Attempt) (mail string, state gateway.DeliveryState, err error) {
-	var owner string
-	var fence int64
-	err = tx.row(ctx, qLeased+d.forUpdate, lease.Delivery).Scan(&mail, &state, &attempt.Number, &owner, &fence)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return mail, state, ErrLeaseLost
-	case err != nil:
-		return mail, state, err
-	case state != gateway.Sending || owner != lease.Owner || fence != lease.Fence:
-		return mail, state, ErrLeaseLost
-	}
-	state, err = state.Next(attempt.Event)
-	return mail, state, err
-}
-
-// finished is what the end of an attempt writes.
-type finished struct {
-	delivery, mail string
-	state          gateway.DeliveryState
-	lastReply      []byte
-	result         gateway.AttemptResult
-	notice         []statement
-}
-
-func (s *Store) finish(ctx context.Context, tx *transaction, f finished) error {
-	var sentAt, deadAt time.Time
-	switch f.state {
-	case gateway.Sent:
-		sentAt = tx.now
-	case gateway.Dead:
-		deadAt = tx.now
-	}
-	var told gateway.NoticeKind
-	if f.result.Notice != nil {
-		told = f.result.Notice.Kind
-	}
-	attempt, err := s.attemptStatement(f.delivery, f.result.Attempt)
-	if err != nil {
-		return err
-	}
-	statements := append([]statement{
-		{qEndLease, []any{f.delivery, string(f.state), micros(f.result.Next), f.result.Attempt.Code, f.lastReply,
-			bit(f.result.AwaitCase), nullMicros(sentAt), nullMicros(deadAt)}},
-		{qTold, []any{f.delivery, string(told), f.result.Untold}},
-		attempt,
-	}, f.notice...)
-	if f.state == gateway.Sent {
-		statements = append(statements, extendLate(f.mail, tx.now)...)
-	}
-	if err := tx.execAll(ctx, s.dialect, statements); err != nil {
-		return err
-	}
-	if f.state.KeepsCopy(f.result.AwaitCase) {
-		return nil
-	}
-	return tx.eraseCopyUnlessKept(ctx, f.mail)
-}
-
-// noticeStatements commit a notice to a sender.
-func (s *Store) noticeStatements(ctx context.Context, notice *gateway.Notice) ([]statement, error) {
-	if notice == nil {
-		return nil, nil
-	}
-	now, err := s.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.mailStatements(notice.Mail, now)
 }

@@ -43,12 +43,7 @@ func scanLostLease(row scanner) (l lostLease, err error) {
 
 // endLostLeases ends the attempts whose leases ran out, but of this Store's own only those that it has not in hand any
 // more. It says of which deliveries it gave up.
-func (s *Store) endLostLeases(ctx context.Context, tx *transaction) (givenUp []error, err error) {
-	rows, err := tx.query(ctx, qLostLeases+s.dialect.skipLocked, micros(tx.now))
-	all, err := collect(rows, err, scanLostLease)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) endLostLeases(ctx context.Context, tx *transaction, all []lostLease) (givenUp []error, err error) {
 	now := s.local()
 	all = slices.DeleteFunc(all, func(l lostLease) bool { return s.hand.has(now, l.id, l.fence) })
 	for _, l := range all {

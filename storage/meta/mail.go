@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"sealpost/gateway"
@@ -40,11 +41,28 @@ const (
 	roleRecipient = "recipient"
 )
 
+// queueKeyFor is how long a queue key is not read again, where that takes a round trip. A mail may commit with the key that
+// it got when its intake began, so a key is not destroyed before that would do harm.
+const queueKeyFor = 10 * time.Second
+
+// knownQueueKey is one that was read.
+type knownQueueKey struct {
+	gateway.QueueKey
+	read time.Time // by this host's clock
+}
+
 // QueueKey returns the key of now's UTC day, and makes it if there is none. All nodes get the same.
 func (s *Store) QueueKey(ctx context.Context, now time.Time) (gateway.QueueKey, error) {
 	const doing = "get the queue key"
 	day := now.UTC().Format("20060102")
+	if known := s.queueKey.Load(); known != nil && known.Day == day && s.since(known.read) < queueKeyFor {
+		return known.QueueKey, nil
+	}
+	read := s.local()
 	key, err := s.readQueueKey(ctx, s, day)
+	if err == nil && s.mails != nil {
+		s.queueKey.Store(&knownQueueKey{key, read})
+	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return key, s.failure(ctx, doing, err)
 	}
@@ -78,36 +96,70 @@ func (s *Store) readQueueKey(ctx context.Context, q querier, day string) (gatewa
 // there; after any other error that may be unknown. CodeUnavailable if its intake began over an hour ago, or if its queue key is gone.
 func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 	const doing = "commit a mail"
-	now, err := s.Now(ctx)
-	if err != nil {
-		return err
-	}
-	statements, err := s.mailStatements(m, now)
+	statements, err := s.mailStatements(m)
 	if err != nil {
 		return s.failure(ctx, doing, err)
 	}
-	err = s.update(ctx, doing, func(tx *transaction) error {
-		if tx.now.Sub(m.Started) > maxIntake {
-			return gateway.Errorf(gateway.CodeUnavailable, nil, "the mail took too long to take in")
-		}
-		tx.provenBy(qMailIsThere, m.ID.String())
-		return tx.execAll(ctx, s.dialect, statements)
-	})
-	if err == nil {
-		s.signal()
+	if err := s.commitMail(ctx, doing, incoming{m.ID.String(), m.Started, statements}); err != nil {
+		return err
 	}
-	return err
+	s.signal()
+	return nil
+}
+
+// incoming is a mail that is to be committed.
+type incoming struct {
+	id         string
+	started    time.Time
+	statements []statement
+}
+
+func (s *Store) commitMail(ctx context.Context, doing string, m incoming) error {
+	if s.mails != nil {
+		return s.together(ctx, doing, func() error { return s.mails.do(ctx, m) })
+	}
+	return s.update(ctx, doing, func(tx *transaction) error {
+		if err := m.mayCommit(tx.now); err != nil {
+			return err
+		}
+		return tx.execAll(ctx, s.dialect, m.statements)
+	})
+}
+
+// mayCommit refuses a mail whose objects a sweep may have taken for lost.
+func (m incoming) mayCommit(now time.Time) error {
+	if now.Sub(m.started) > maxIntake {
+		return gateway.Errorf(gateway.CodeUnavailable, nil, "the mail took too long to take in")
+	}
+	return nil
 }
 
 // statement is one statement of a transaction that was worked out before it began.
 type statement struct {
 	query string
-	args  []any
+	args  []any // a moment stands for the time that it is by then
+}
+
+// moment is a time, in microseconds, so long after the transaction's.
+type moment time.Duration
+
+// at returns statements with their moments filled in.
+func at(now time.Time, statements []statement) []statement {
+	filled := make([]statement, len(statements))
+	for i, st := range statements {
+		filled[i] = statement{st.query, slices.Clone(st.args)}
+		for j, arg := range st.args {
+			if after, is := arg.(moment); is {
+				filled[i].args[j] = micros(now.Add(time.Duration(after)))
+			}
+		}
+	}
+	return filled
 }
 
 // execAll stores what makes a mail.
 func (tx *transaction) execAll(ctx context.Context, d dialect, statements []statement) error {
-	err := tx.run(ctx, statements)
+	err := tx.run(ctx, at(tx.now, statements))
 	if err != nil && d.missingParent(err) {
 		return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
 	}
@@ -128,7 +180,7 @@ func (tx *transaction) run(ctx context.Context, statements []statement) error {
 }
 
 // mailStatements wraps what is to be stored, so that the transaction has nothing to do but store it.
-func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]statement, error) {
+func (s *Store) mailStatements(m gateway.AcceptedMail) ([]statement, error) {
 	if len(m.Deliveries) == 0 || (m.Copy.Inline == nil) == (m.Copy.Object == "") {
 		return nil, errors.New("a mail needs a route, and a copy in one place")
 	}
@@ -136,7 +188,7 @@ func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]stateme
 	if err != nil {
 		return nil, err
 	}
-	mail, err := s.mailStatement(m, now)
+	mail, err := s.mailStatement(m)
 	if err != nil {
 		return nil, err
 	}
@@ -146,20 +198,20 @@ func (s *Store) mailStatements(m gateway.AcceptedMail, now time.Time) ([]stateme
 	}
 	statements = append(append(statements, mail), addresses...)
 	for _, d := range m.Deliveries {
-		delivery, err := s.deliveryStatement(m.ID.String(), d, now)
+		delivery, err := s.deliveryStatement(m.ID.String(), d)
 		if err != nil {
 			return nil, err
 		}
 		statements = append(statements, delivery)
 	}
 	if m.Fingerprint != nil {
-		statements = append(statements, statement{qInsertFingerprint, []any{m.ID.String(), m.Fingerprint, micros(now), s.process}})
+		statements = append(statements, statement{qInsertFingerprint, []any{m.ID.String(), m.Fingerprint, moment(0), s.process}})
 	}
 	return statements, nil
 }
 
 // deliveryStatement makes a delivery, due at once or held.
-func (s *Store) deliveryStatement(mail string, d gateway.NewDelivery, now time.Time) (statement, error) {
+func (s *Store) deliveryStatement(mail string, d gateway.NewDelivery) (statement, error) {
 	id, state, forwardTo := newID(), gateway.Pending, d.Route.ForwardTo
 	if d.Hold != "" {
 		state = gateway.Held
@@ -178,11 +230,11 @@ func (s *Store) deliveryStatement(mail string, d gateway.NewDelivery, now time.T
 		return statement{}, err
 	}
 	reason, err := s.wrap("deliveries", "reason", id, gateway.NewSecret(d.Hold))
-	return statement{qInsertDelivery, []any{id, mail, string(state), d.Route.Address, forwardTo, micros(now), wrappedRecipient,
+	return statement{qInsertDelivery, []any{id, mail, string(state), d.Route.Address, forwardTo, moment(0), wrappedRecipient,
 		d.DSN.Notify, original, reason, s.laneOf(d.Route)}}, err
 }
 
-func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement, error) {
+func (s *Store) mailStatement(m gateway.AcceptedMail) (statement, error) {
 	id := m.ID.String()
 	var lookup []byte
 	if !m.MessageID.IsZero() {
@@ -211,7 +263,7 @@ func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement,
 		object = m.Copy.Object
 	}
 	a := m.Authentication
-	return statement{qInsertMail, []any{id, micros(now), micros(mailExpiry(m, now)), lookup, wrapped["message_id"], wrapped["client"],
+	return statement{qInsertMail, []any{id, moment(0), mailExpiry(m), lookup, wrapped["message_id"], wrapped["client"],
 		m.Copy.Size, bit(m.Copy.EightBit), bit(m.Copy.UTF8), m.Copy.Key.Day, wrapped["mail_from"], inline, object,
 		wrapped["hello"], wrapped["envelope_id"], m.Envelope.Protocol, m.Envelope.TLS, bit(m.Envelope.TrustedRelay), m.Envelope.Return,
 		m.Silence, string(a.SPF), string(a.DKIM), string(a.DMARC), a.DMARCPolicy, bit(a.ByRelay),
@@ -219,15 +271,15 @@ func (s *Store) mailStatement(m gateway.AcceptedMail, now time.Time) (statement,
 }
 
 // mailExpiry is that of the package, or the latest of the routes'.
-func mailExpiry(m gateway.AcceptedMail, now time.Time) time.Time {
+func mailExpiry(m gateway.AcceptedMail) any {
 	if m.Package != nil {
-		return m.Package.Expires
+		return micros(m.Package.Expires)
 	}
 	var longest time.Duration
 	for _, d := range m.Deliveries {
 		longest = max(longest, d.Route.ExpireAfter)
 	}
-	return now.Add(longest)
+	return moment(longest)
 }
 
 // addressStatements make a row for each correspondent of a mail.

@@ -7,10 +7,12 @@
 //     bound to its table, column and row; what must be found again has a keyed hash beside it. Routes'
 //     addresses, object names, sizes, states and times are plain.
 //   - One clock, the database's: see Store.Now. Times are UTC, in microseconds.
-//   - What one method writes is one transaction or none: on SQLite shared with others that wait at the same time, on
-//     PostgreSQL one of its own, in as few round trips as can be. What a state machine must decide it decides inside.
-//   - On PostgreSQL a delivery's row is locked before its mail's, and a transaction that met another, or that lost its
-//     connection before COMMIT, is tried again. One that lost it in COMMIT asks what became of it.
+//   - What one method writes is one transaction or none. On SQLite it is shared with others that wait at the same time. On
+//     PostgreSQL mails that are committed share theirs, and attempts that are finished; all else has one of its own, in as
+//     few round trips as can be. What a state machine must decide it decides inside.
+//   - On PostgreSQL deliveries' rows are locked before their mails', each in the order of their IDs, and a transaction
+//     that met another, or that lost its connection before COMMIT, is tried again. One that lost it in COMMIT asks what
+//     became of it.
 //   - A mail's copy is kept exactly as long as one of its deliveries needs it (gateway's KeepsCopy). It is
 //     erased in the transaction that ends the last of them, and the queue key of a day goes with the last copy
 //     of that day, but no sooner than an hour after midnight, while a mail of that day may still commit.
@@ -58,12 +60,15 @@ type Store struct {
 	keys                  Wrapper
 	dialect               dialect
 	wake                  chan struct{}
-	group                 *group  // of the callers that share transactions; nil: each has its own
-	server                *server // what runs beside a database of several nodes, or nil
+	group                 *group[job]           // of all that write, on SQLite
+	mails                 *group[incoming]      // of those that commit a mail, on PostgreSQL
+	attempts              *group[*endedAttempt] // of those that finish an attempt, on PostgreSQL
+	server                *server               // what runs beside a database of several nodes, or nil
 	settle                settlements
-	confirmed             atomic.Pointer[time.Time] // when the database was last asked which key to wrap by
-	process               string                    // names this Store among all that have the database open
-	present               atomic.Bool               // others know of this process by nodes or work
+	queueKey              atomic.Pointer[knownQueueKey] // on PostgreSQL
+	confirmed             atomic.Pointer[time.Time]     // when the database was last asked which key to wrap by
+	process               string                        // names this Store among all that have the database open
+	present               atomic.Bool                   // others know of this process by nodes or work
 	hand                  hand
 }
 

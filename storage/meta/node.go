@@ -26,6 +26,7 @@ const (
 // seconds after the last beat its sessions count as ended. Close takes it back. It also reads the keyring anew, wraps by
 // the key that the database names, and records which keys this process has; what fails of that is told after the beat.
 func (s *Store) Beat(ctx context.Context) error {
+	s.queueKey.Store(nil) // so that one that is destroyed does not stay in memory
 	failed := s.refreshKeys(ctx)
 	held, wraps := s.keysHeld()
 	return errors.Join(failed, s.update(ctx, "record that this process lives", func(tx *transaction) error {

@@ -62,6 +62,7 @@ func WithMaxConnections(n int) Option { return func(d *dialect) { d.limits.conne
 // a standby is passed over for the next host that url names.
 func OpenPostgres(ctx context.Context, url string, keys Wrapper, options ...Option) (*Store, error) {
 	s := &Store{keys: keys, dialect: postgresDialect(), wake: make(chan struct{}, 1), process: newID()}
+	s.mails, s.attempts = newGroup(maxTogether, patience, s.commitMails), newGroup(maxTogether, patience, s.finishAttempts)
 	for _, option := range options {
 		option(&s.dialect)
 	}
@@ -113,6 +114,11 @@ func postgresConfig(url string, limits serverLimits) (*pgx.ConnConfig, error) {
 		"application_name":                    applicationName,
 		"statement_timeout":                   milliseconds(limits.statement),
 		"idle_in_transaction_session_timeout": milliseconds(limits.idle),
+		// Each statement is planned once, along indexes, whatever the tables hold by then: they are short when a queue is
+		// new, and to read them whole is right no more a second later.
+		"plan_cache_mode": "force_generic_plan",
+		"enable_seqscan":  "off",
+		"jit":             "off", // it would take what must be read whole for costly
 	}
 	maps.Copy(defaults, config.RuntimeParams)
 	defaults["default_transaction_isolation"] = "read committed" // what the statements are written for
@@ -162,6 +168,7 @@ func postgresDialect() dialect {
 		classify:      classifyPostgres,
 		missingParent: func(err error) bool { return pgCode(err) == "23503" },
 		limits:        defaultLimits(),
+		inserts:       mergedInserts(),
 	}
 }
 

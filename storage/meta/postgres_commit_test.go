@@ -41,9 +41,11 @@ func TestOutcomeHasConnections(t *testing.T) {
 			go func() { errs <- s.CommitMail(t.Context(), mail) }()
 		}
 	}
-	execPostgres(t, url, fmt.Sprintf(slowCommit, "NULL"))
-	commit(mails[:pool])
-	eventually(t, "all connections are in COMMIT", func() bool { return counted(t, url, inCommit) == pool })
+	execPostgres(t, url, strings.Replace(fmt.Sprintf(slowCommit, "NULL"), "0.5", "2", 1))
+	for n := range pool { // each by its own, as nobody waits with it
+		commit(mails[n : n+1])
+		eventually(t, "the connections are in COMMIT", func() bool { return counted(t, url, inCommit) == n+1 })
+	}
 	proxy.Refuse()
 	eventually(t, "the COMMITs are over", func() bool { return !committing(t, url) })
 	execPostgres(t, url, quickCommit)
@@ -86,7 +88,7 @@ func standby(t testing.TB, url string, wait bool) {
 // Promise 2 with a synchronous standby that is away: the server breaks off the wait of a COMMIT whose client is gone, and
 // shows the mail to everybody, but no mail is said to be stored that the standby has not.
 func TestCommitWaitsForStandby(t *testing.T) {
-	p, url := newPostgres(t)
+	p, url := newServer(t)
 	keys := metatest.NewKeys()
 	waiting := `wait_event = 'SyncRep' AND query = 'COMMIT'`
 	for name, test := range map[string]struct{ cut, back bool }{

@@ -164,7 +164,7 @@ func TestAlteredAnywhere(t *testing.T) {
 
 // A server that is away, slow or silent: CodeUnavailable within bounds, and all is well as soon as it is back.
 func TestPostgresFaults(t *testing.T) {
-	p, url := newPostgres(t)
+	p, url := newServer(t)
 	s, proxy := behindProxy(t, p, url, metatest.NewKeys(), meta.WithSilence(500*time.Millisecond), meta.WithOutcome(time.Second), meta.WithConnect(time.Second))
 	for _, fault := range []struct {
 		name       string
@@ -319,7 +319,7 @@ func TestPostgresTriesAgain(t *testing.T) {
 
 // A crash takes a transaction away, and its number goes to another one that commits: the mail's own row tells.
 func TestCrashInCommit(t *testing.T) {
-	p, url := newPostgres(t)
+	p, url := newServer(t)
 	execPostgres(t, url, `CREATE FUNCTION public.pg_xact_status(xid8) RETURNS text LANGUAGE sql AS $$ SELECT 'committed' $$`)
 	s := openPostgres(t, url+"&search_path=public,pg_catalog", metatest.NewKeys())
 	mail := newMail(t, s)
@@ -337,7 +337,7 @@ func TestCrashInCommit(t *testing.T) {
 
 // Nor does a crash leave two with one lease: what is handed out is leased, by its own row.
 func TestCrashInLease(t *testing.T) {
-	p, url := newPostgres(t)
+	p, url := newServer(t)
 	execPostgres(t, url, `CREATE FUNCTION public.pg_xact_status(xid8) RETURNS text LANGUAGE sql AS $$ SELECT 'committed' $$`)
 	s := openPostgres(t, url+"&search_path=public,pg_catalog", metatest.NewKeys())
 	mail := newMail(t, s)

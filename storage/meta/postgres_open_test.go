@@ -20,7 +20,8 @@ import (
 
 // Nodes that start at once on an empty database make its schema once.
 func TestNodesStartAtOnce(t *testing.T) {
-	_, url := newPostgres(t)
+	p := shared.get(t)
+	url := p.URL(p.NewDatabase(t))
 	keys := metatest.NewKeys()
 	var group errgroup.Group
 	for range 8 {
@@ -173,7 +174,7 @@ func timesOf(t *testing.T, url string, limit time.Time) map[string]bool {
 
 // Promise 1 on PostgreSQL: nothing of a mail, of its correspondents or of the agents is in its files as it is.
 func TestNoPlaintextInPostgres(t *testing.T) {
-	p, url := newPostgres(t)
+	p, url := newServer(t)
 	keys := &remembering{metatest.NewKeys(), map[string][]byte{}, map[string][]byte{}}
 	clock := metatest.NewClock()
 	s := openPostgres(t, url, keys, meta.WithClock(clock.Now))
@@ -213,7 +214,7 @@ func tree(t *testing.T, dir string) []byte {
 
 // Promise 2 on a full disk: nothing is committed, the queue stays as it was, and there is room again later.
 func TestPostgresFullDisk(t *testing.T) {
-	_, url := newPostgres(t)
+	_, url := newServer(t)
 	openPostgres(t, url, metatest.NewKeys())
 	var data string
 	withPostgres(t, url, func(ctx context.Context, conn *pgx.Conn) error {

@@ -2,6 +2,12 @@ package meta_test
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,8 +63,75 @@ func openPostgres(t testing.TB, url string, keys meta.Wrapper, options ...meta.O
 	return s
 }
 
-// newPostgres returns the URL of a new database on a new server.
+// shared is the server of all tests that leave it as it is: each has a database of its own.
+var shared = &sharedServer{}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	shared.end()
+	os.Exit(code)
+}
+
+// sharedServer is what a server belongs to that outlives the test that needs it first.
+type sharedServer struct {
+	testing.TB
+	first    sync.Once
+	server   *storagetest.Postgres
+	cleanups []func()
+}
+
+// template is a database of the shared server with our schema.
+const template = "migrated"
+
+// Helper implements testing.TB, as far as storagetest needs it.
+func (s *sharedServer) Helper() {}
+
+func (s *sharedServer) Context() context.Context { return context.Background() }
+
+func (s *sharedServer) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
+
+func (s *sharedServer) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+func (s *sharedServer) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+func (s *sharedServer) end() {
+	for _, f := range slices.Backward(s.cleanups) {
+		f()
+	}
+}
+
+func (s *sharedServer) get(t testing.TB) *storagetest.Postgres {
+	t.Helper()
+	s.first.Do(func() {
+		p := storagetest.StartPostgres(s)
+		execPostgres(t, p.URL("postgres"), `CREATE DATABASE `+template)
+		store, err := meta.OpenPostgres(context.Background(), p.URL(template), metatest.NewKeys())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.server = p
+	})
+	if s.server == nil {
+		t.Fatal("PostgreSQL could not be started for the first test that needs it")
+	}
+	return s.server
+}
+
+// newPostgres returns the URL of a new database with our schema, on the server that the tests share.
 func newPostgres(t testing.TB) (*storagetest.Postgres, string) {
+	t.Helper()
+	p := shared.get(t)
+	name := "test_" + strings.ToLower(rand.Text()[:12])
+	execPostgres(t, p.URL("postgres"), `CREATE DATABASE `+name+` TEMPLATE `+template)
+	t.Cleanup(func() { execPostgres(t, p.URL("postgres"), `DROP DATABASE `+name+` WITH (FORCE)`) })
+	return p, p.URL(name)
+}
+
+// newServer returns the URL of a new database on a new server, for a test that restarts, fills or configures it.
+func newServer(t testing.TB) (*storagetest.Postgres, string) {
 	t.Helper()
 	p := storagetest.StartPostgres(t)
 	return p, p.URL(p.NewDatabase(t))

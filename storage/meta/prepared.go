@@ -5,7 +5,7 @@ func writeQueries(d dialect) []string {
 	return []string{
 		qSavepoint, qRelease, qUndo, qReadQueueKey, qInsertMail, qInsertAddress, qInsertDelivery,
 		qInsertFingerprint, qHeard, qHeardRepeat, qUnheard, qRepeated, qCountRepeat, qInsertPackage, qInsertItem, qInsertObject, qInsertPlacement,
-		qLostLeases + d.skipLocked, qLease(d), qCopy, qLeased + d.forUpdate, qRenewLease, qEndLease, qTold, qInsertAttempt,
+		qLostLeases, qLease, qCopy, qLeased, qRenewLease, qEndLease, qInsertAttempt,
 		qExtendPackage, qExtendPlacements, qEventTarget + d.forUpdate, qMove, qTellAnew,
 		qStatesOfMail, qCopyToGarbage, qEraseCopy, qEraseKeys, qInsertAudit,
 	}

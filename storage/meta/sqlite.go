@@ -29,7 +29,8 @@ const sqliteReaders = 4
 // newer than this program. The file has mode 0600, its directory 0700 if it is made here. Several processes
 // may have it open.
 func OpenSQLite(ctx context.Context, path string, keys Wrapper, options ...Option) (*Store, error) {
-	s := &Store{keys: keys, dialect: sqliteDialect(), wake: make(chan struct{}, 1), group: newGroup(), process: newID()}
+	s := &Store{keys: keys, dialect: sqliteDialect(), wake: make(chan struct{}, 1), process: newID()}
+	s.group = newGroup(maxGroup, 0, s.runJobs)
 	for _, option := range options {
 		option(&s.dialect)
 	}

@@ -1,0 +1,115 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sealpost/gateway"
+)
+
+// On PostgreSQL the callers that commit a mail share transactions, and so do those that finish an attempt: nearly all of
+// what a mail costs the server is what each transaction and each statement costs. Such a transaction has no savepoints.
+// It asks and locks what all its callers need in the round trip that begins it, and writes for all of them in the one that
+// commits it. Who cannot be served is found out in between, and left out. If what is written fails, nothing is
+// stored, and each caller tries alone: so one does not fail for another. When the outcome of COMMIT is not known, it is
+// not known to any of them.
+
+const (
+	// maxTogether bounds what one transaction holds: of mails up to 2 MiB of copies.
+	maxTogether = 32
+	// patience is how long to wait for others' transaction before the next one begins beside it: it may wait for a lock, or
+	// for an answer that does not come.
+	patience = 50 * time.Millisecond
+)
+
+// together runs what calls a group for the method that is doing it.
+func (s *Store) together(ctx context.Context, doing string, run func() error) error {
+	err := s.confirmAgain(ctx)
+	if err == nil {
+		err = run()
+	}
+	return s.failure(ctx, doing, err)
+}
+
+// share tries to serve calls by one transaction, else each by its own, and tells the callers. try sets the error of
+// a call that cannot be served, and returns one if nothing is stored.
+func share[T any](calls []*call[T], try func(context.Context, []*call[T]) error) {
+	err := errPanicked
+	defer func() { tell(calls, err) }()
+	waiting := make([]*call[T], 0, len(calls))
+	for _, c := range calls {
+		if c.err = c.ctx.Err(); c.err == nil {
+			waiting = append(waiting, c)
+		}
+	}
+	if len(waiting) == 0 {
+		err = nil
+		return
+	}
+	if failed := tryAgain(waiting, try); failed == nil || len(waiting) == 1 || !mayBeAnothers(failed) {
+		err = failed
+		return
+	}
+	for _, c := range waiting {
+		if failed := tryAgain([]*call[T]{c}, try); failed != nil {
+			c.err = failed
+		}
+	}
+	err = nil
+}
+
+func tryAgain[T any](calls []*call[T], try func(context.Context, []*call[T]) error) error {
+	ctx, stop := whileAny(calls)
+	defer stop()
+	return again(ctx, func() error {
+		for _, c := range calls {
+			c.err = nil
+		}
+		return try(ctx, calls)
+	})
+}
+
+// mayBeAnothers reports whether an error of a transaction may be due to what one of its callers writes. A server that is
+// away, busy or full is so for each of them.
+func mayBeAnothers(err error) bool {
+	var unknown unknownOutcome
+	return !errors.As(err, &unknown) && !errors.Is(err, context.Canceled) && classifyPostgres(err) == gateway.CodeInternal
+}
+
+// commitMails commits mails together.
+func (s *Store) commitMails(calls []*call[incoming]) {
+	share(calls, func(ctx context.Context, calls []*call[incoming]) error {
+		err := s.tryOwn(ctx, nil, func(tx *transaction) ([]statement, error) {
+			var statements []statement
+			for _, c := range calls {
+				if c.err = c.what.mayCommit(tx.now); c.err != nil {
+					continue
+				}
+				tx.provenBy(qMailIsThere, c.what.id)
+				statements = append(statements, at(tx.now, c.what.statements)...)
+			}
+			return s.dialect.inserts.merge(statements), nil
+		})
+		if err != nil && s.dialect.missingParent(err) {
+			s.queueKey.Store(nil)
+			return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
+		}
+		return err
+	})
+}
+
+// queueRows queues a query for all rows of which scan is called.
+func queueRows(batch *pgx.Batch, scan func(pgx.Rows) error, query string, args ...any) {
+	batch.Queue(query, args...).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
