@@ -53,7 +53,7 @@ type Sealer struct {
 	recipients  []recipient
 	signer      *SigningKey
 	segmentSize int64
-	readers     sync.Pool // of *segmentReader: what a mail needs to be sealed is far larger than most mails
+	readers     sync.Pool // of *segmentReader that nobody reads any more: what a mail needs to be sealed is far larger than most mails
 }
 
 // NewSealer makes a Sealer of 1 to 16 recovery keys and the gateway's signing key. It refuses a key

@@ -30,11 +30,10 @@ func newSegmentReader() *segmentReader {
 	}
 }
 
-// forget drops what is known of a package, so that the buffers can serve another.
+// forget drops what belongs to a package, so that the buffers can serve another.
 func (s *segmentReader) forget() {
 	s.in.Reset(nil)
 	s.src, s.literal = nil, nil
-	clear(s.buf)
 }
 
 // reset starts another segment, keeping the buffers.

@@ -29,7 +29,9 @@ type body struct {
 
 	at      position
 	soft    bool  // the current line began behind a line end that was mended
-	mended  int64 // line ends
+	mended  bool  // a line end was
+	altered bool  // so was one of the header section
+	returns bool  // there was a CR before the one that was read last
 	line    int64 // number of the current line, from 0
 	length  int64 // octets in the current line
 	size    int64
@@ -89,11 +91,13 @@ func (b *body) step(c byte) (used int, end bool) {
 }
 
 // afterDot looks at what follows a dot at the start of a line. Only CRLF "." CRLF ends the text, or what other servers
-// take for one mail would be two here: so a dot alone between line ends of which one is bare is text.
+// take for one mail would be two here: so a dot alone between line ends of which one is bare is text. Behind a bare line
+// end only a second dot tells that the first was put there by the sender's server: one that takes CRLF alone for a line
+// end puts none.
 func (b *body) afterDot(c byte) (used int) {
 	alone := c == '\n' || c == '\r' && b.soft
 	switch {
-	case alone && b.mend:
+	case b.mend && (alone || b.soft && c != '.'):
 		b.take([]byte{'.'})
 	case c == '\r':
 		b.at = lineDotCR
@@ -107,7 +111,7 @@ func (b *body) afterDot(c byte) (used int) {
 func (b *body) afterReturn(c byte) (used int) {
 	switch {
 	case c == '\n':
-		b.endLine(false)
+		b.endLine(b.returns)
 		return 1
 	case !b.mend:
 		b.malformed("bare CR")
@@ -116,7 +120,7 @@ func (b *body) afterReturn(c byte) (used int) {
 		}
 		b.at = inLine
 	case c == '\r':
-		b.mended++
+		b.returns = true
 		return 1
 	default:
 		b.endLine(true)
@@ -126,15 +130,14 @@ func (b *body) afterReturn(c byte) (used int) {
 
 // endLine ends the current line; mended tells that no CRLF did.
 func (b *body) endLine(mended bool) {
+	b.altered = b.altered || mended && !b.loops.over
 	b.emit([]byte("\r\n"))
 	b.loops.endLine(b.length == 0)
 	b.id.scan([]byte{'\n'})
 	b.line++
 	b.length = 0
-	b.at, b.soft = lineStart, mended
-	if mended {
-		b.mended++
-	}
+	b.at, b.soft, b.returns = lineStart, mended, false
+	b.mended = b.mended || mended
 }
 
 // lines takes whole lines below the header section at once, up to the first in which something is to be looked at.
@@ -142,48 +145,39 @@ func (b *body) lines(p []byte) int {
 	if !b.loops.over || !b.id.over || b.err != nil {
 		return 0
 	}
-	rest, count := p, 0
+	rest := p
 	for len(rest) > 0 && (rest[0] != '.' || !b.dots) {
 		end := bytes.IndexByte(rest, '\n')
-		if end < 1 || rest[end-1] != '\r' {
+		if end < 1 || bytes.IndexByte(rest[:end], '\r') != end-1 || bytes.IndexByte(rest[:end], 0) >= 0 {
 			break
 		}
 		rest = rest[end+1:]
-		count++
-	}
-	taken := p[:len(p)-len(rest)]
-	if bytes.Count(taken, []byte{'\r'}) != count || bytes.IndexByte(taken, 0) >= 0 {
-		return 0
-	}
-	if count > 0 {
+		b.line++
 		b.soft = false
 	}
-	b.line += int64(count)
+	taken := p[:len(p)-len(rest)]
 	b.emit(taken)
 	return len(taken)
 }
 
 // run takes octets up to the next line end.
 func (b *body) run(p []byte) int {
-	text := p
-	end := bytes.IndexByte(p, '\r')
-	if end >= 0 {
-		text = p[:end]
+	end := bytes.IndexAny(p, "\r\n")
+	if end < 0 {
+		b.take(p)
+		return len(p)
 	}
-	if lf := bytes.IndexByte(text, '\n'); lf >= 0 {
-		if b.mend {
-			b.take(text[:lf])
-			b.endLine(true)
-			return lf + 1
-		}
-		b.malformed("bare LF")
-	}
-	b.take(text)
-	if end >= 0 {
+	b.take(p[:end])
+	switch {
+	case p[end] == '\r':
 		b.at = afterCR
-		return end + 1
+	case b.mend:
+		b.endLine(true)
+	default:
+		b.malformed("bare LF")
+		b.take(p[end : end+1]) // the mail's Message-ID is still looked for
 	}
-	return len(p)
+	return end + 1
 }
 
 // take takes text of the current line.

@@ -33,7 +33,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		tlsFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_smtp_tls_failures_total", Help: "STARTTLS commands and connections with implicit TLS that did not lead to TLS."}),
 		normalized: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sealpost_smtp_normalized_total", Help: "Mails in which a bare CR or LF was made a line end."}),
+			Name: "sealpost_smtp_normalized_total", Help: "Accepted mails in which a bare CR or LF was made a line end."}),
 	}
 	if registerer == nil {
 		return m, nil

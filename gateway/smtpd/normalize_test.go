@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 
@@ -33,15 +34,16 @@ func TestBareNewlinesAreNormalized(t *testing.T) {
 		{"sound", "S: x\r\n\r\na\r\n.\r\n", "S: x\r\n\r\na\r\n", ""},
 		{"bare LF", "S: x\n\na\nb\r\n.\r\n", "S: x\r\n\r\na\r\nb\r\n", ""},
 		{"bare CR", "S: x\r\n\r\na\rb\r\n.\r\n", "S: x\r\n\r\na\r\nb\r\n", ""},
-		{"CR CR LF", "S: x\r\r\n\r\r\r\na\r\r\n.\r\n", "S: x\r\n\r\na\r\n", ""},
+		{"CR CR LF", "S: x\r\r\n\r\r\r\na\r\r\nb\r\n.\r\n", "S: x\r\n\r\na\r\nb\r\n", ""},
 		{"LF CR", "S: x\n\ra\r\n.\r\n", "S: x\r\n\r\na\r\n", ""},
 		{"a dot between bare LFs ends nothing", "S: x\n\na\n.\nMAIL FROM:<>\r\n.\r\nQUIT", "S: x\r\n\r\na\r\n.\r\nMAIL FROM:<>\r\n", "QUIT"},
 		{"a dot behind a bare LF ends nothing", "a\n.\r\nb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
 		{"a dot before a bare LF ends nothing", "a\r\n.\nb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
 		{"a dot before a bare CR ends nothing", "a\r\n.\rb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
 		{"a dot behind a bare CR ends nothing", "a\r.\r\nb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
+		{"a dot behind CR CR LF ends nothing", "a\r\r\n.\r\nb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
 		{"a dot before CR CR LF ends nothing", "a\r\n.\r\r\nb\r\n.\r\nQUIT", "a\r\n.\r\nb\r\n", "QUIT"},
-		{"dots are unstuffed in every line", "a\n..b\n.c\r\n..\r\n.\r\n", "a\r\n.b\r\nc\r\n.\r\n", ""},
+		{"behind a bare line end only two dots are one", "a\n..b\n.c\r\n.d\r\n..\r\n.\r\n", "a\r\n.b\r\n.c\r\nd\r\n.\r\n", ""},
 		{"dots behind the first sound line", "S: x\r\n\r\na\r\nb\n.\r\n.\r\nQUIT", "S: x\r\n\r\na\r\nb\r\n.\r\n", "QUIT"},
 	}
 	for _, test := range tests {
@@ -50,8 +52,8 @@ func TestBareNewlinesAreNormalized(t *testing.T) {
 			if b.err != nil || text != test.want || rest != test.rest {
 				t.Fatalf("%s, in pieces of %d: %q, then %q (%v); want %q, then %q", test.name, n, text, rest, b.err, test.want, test.rest)
 			}
-			if clean := test.name == "sound"; clean != (b.mended == 0) {
-				t.Errorf("%s: %d line ends were mended", test.name, b.mended)
+			if clean := test.name == "sound"; clean == b.mended {
+				t.Errorf("%s: line ends were mended: %v", test.name, b.mended)
 			}
 		}
 	}
@@ -90,5 +92,15 @@ func TestSessionNormalizes(t *testing.T) {
 		"> QUIT", "< 221 2.0.0 Bye", "closed")
 	if len(ts.mails) != 1 || !strings.HasSuffix(ts.mails[0].text, "page 1\r\n.\r\nMAIL FROM:<b@b.test>\r\n.\r\n") {
 		t.Errorf("%+v", ts.mails)
+	}
+}
+
+// What stands behind a line is not looked at again for each line before it.
+func TestLinesAreTakenUpToTheFirstThatIsNotSound(t *testing.T) {
+	b := &body{spool: io.Discard, out: make([]byte, 0, 1024), maxSize: 1 << 30, dots: true, mend: true}
+	b.loops.over, b.id.over = true, true
+	text := []byte(strings.Repeat("\r\n", 8000) + "a\rb\r\n")
+	if n := b.lines(text); n != 16000 {
+		t.Errorf("%d octets were taken, want 16000", n)
 	}
 }

@@ -159,6 +159,9 @@ func (s *session) Data(io.Reader) error {
 		s.remember(envelope, text, err)
 		return s.refuse(envelope, text.size, err)
 	}
+	if text.altered { // a field that the relay did not see as one, and so did not remove, could speak in its name
+		envelope.TrustedRelay = false
+	}
 	ctx, cancel := context.WithTimeout(s.server.intake(), s.server.opts.Limits.Intake)
 	defer cancel()
 	s.conn.settle(true) // who sends a second mail does not wait for word of the first
@@ -167,6 +170,9 @@ func (s *session) Data(io.Reader) error {
 		return s.refuse(envelope, text.size, err)
 	}
 	s.conn.await(id)
+	if text.mended {
+		s.server.metrics.normalized.Inc()
+	}
 	s.accepted(envelope, text.size)
 	return reply(250, 2, 0, 0, acceptedText+printable(id))
 }
@@ -196,9 +202,6 @@ func (s *session) receive(spool io.Writer, failed error) (b *body, err error) {
 	}
 	if err := b.finish(); err != nil {
 		return b, err
-	}
-	if b.mended > 0 {
-		s.server.metrics.normalized.Inc()
 	}
 	if err := s.conn.flush(); err != nil { // the client gets its earlier replies before the long wait
 		return b, errAborted

@@ -39,15 +39,15 @@ var (
 // creation, ID has 32 lower-case hex digits and KIND and the dotted REST are lower-case letters and digits.
 //
 // Methods may be called concurrently. A Store retries nothing by itself: the caller may repeat any call but
-// Put, whose body has been read by then and which needs a new name and a body from the start.
+// Put, whose body has been read by then and which needs a new name and a body from the start, and Commit.
 type Store interface {
 	// Put stores body under name, and never overwrites: ErrExist. When it returns nil everyone can read the object. A
 	// Put that failed or was cancelled leaves nothing under name. It returns the size in bytes. The body remains the
 	// caller's; a body whose Read blocks is not interrupted. What was put is to be committed or deleted by this Store.
 	Put(ctx context.Context, name string, body io.Reader) (int64, error)
 
-	// Commit makes objects that were Put durable, bytes and name. Nothing may rely on them before. After an error the
-	// caller deletes them, or takes care that nothing refers to them.
+	// Commit makes objects that were Put durable, bytes and name. Nothing may rely on them before. After an error they
+	// must not be used: the caller deletes them.
 	Commit(ctx context.Context, names ...string) error
 
 	// Get reads length bytes from offset on; a length of -1 means to the end. What lies past the end is left

@@ -50,7 +50,7 @@ type Dir struct {
 
 // directory is one that exists as long as it is in Dir.made.
 type directory struct {
-	durable atomic.Bool // its name is
+	durable atomic.Bool // its entry in the directory above is on the disk
 }
 
 var _ Store = (*Dir)(nil)

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// maxUnsynced bounds the files that are kept open for Commit: enough for what a hundred mails put at once. A Put beyond
-// that syncs its file itself.
+// maxUnsynced bounds the files, and so the descriptors, that are kept open for Commit. A Put beyond that syncs its file
+// itself.
 const maxUnsynced = 256
 
 // keepUnsynced keeps f open for Commit: only the descriptor that wrote is sure to learn of a failed write.
@@ -36,8 +36,24 @@ func (d *Dir) takeUnsynced(path string) *os.File {
 	return f
 }
 
-// Commit implements Store.
+// Commit implements Store. After an error it holds none of the objects open, and those whose bytes may be lost are removed,
+// since a further sync would not tell of that again.
 func (d *Dir) Commit(ctx context.Context, names ...string) error {
+	err := d.commit(ctx, names)
+	if err == nil {
+		return nil
+	}
+	for _, name := range names {
+		if _, _, path, bad := d.place(name); bad == nil {
+			if f := d.takeUnsynced(path); f != nil {
+				err = errors.Join(err, f.Close(), removeFile(path))
+			}
+		}
+	}
+	return err
+}
+
+func (d *Dir) commit(ctx context.Context, names []string) error {
 	dirs := map[string]bool{}
 	for _, name := range names {
 		_, dir, path, err := d.place(name)
@@ -73,7 +89,10 @@ func (d *Dir) syncFile(path string) error {
 			return err
 		}
 	}
-	return errors.Join(f.Sync(), f.Close())
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, removeFile(path))
+	}
+	return nil
 }
 
 // syncNames makes the entries of dir durable, and those of the directories above that lead to it.
@@ -84,7 +103,7 @@ func (d *Dir) syncNames(dir string) error {
 	for ; dir != "."; dir = filepath.Dir(dir) {
 		// What is made anew after a removal is another directory, so marking this one cannot hide that.
 		made := d.directory(dir)
-		if made.durable.Load() {
+		if made.durable.Load() && dir[:8] == d.now().UTC().Format("20060102") { // of a past day another process may have removed it
 			continue
 		}
 		if err := syncDir(filepath.Join(d.root, filepath.Dir(dir))); err != nil {
