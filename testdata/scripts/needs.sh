@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A packages=(
     [swaks]=swaks [smtp-source]=postfix [postfix]=postfix [chromium]=chromium [shellcheck]=shellcheck [curl]=curl
-    [clamd]=clamav-daemon [openssl]=openssl
+    [clamd]=clamav-daemon [openssl]=openssl [ytnef]=ytnef-tools [uuencode]=sharutils
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 
