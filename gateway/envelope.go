@@ -27,6 +27,9 @@ type Route struct {
 	PortalURL string
 	// DMARC says what becomes of a mail whose author's domain disowns it.
 	DMARC DMARCPolicy
+	// NoticeLanguage is what its mails are told in of what was taken out, "en" or "de". A mail to several routes has one
+	// notice, in the language of the first.
+	NoticeLanguage string
 }
 
 // IsReturn reports whether the route leads back to a sender: its mails are not sealed.

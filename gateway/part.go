@@ -16,6 +16,15 @@ type Part struct {
 	Size int64
 	// InReport tells that the part is a direct child of a multipart/report.
 	InReport bool
+	// InMacFile tells that the part is a direct child of a multipart/appledouble (RFC 1740): one half of a file.
+	InMacFile bool
+	// Unclear tells that a malformed field may give a name to other readers.
+	Unclear bool
+	// Walked tells of a forwarded message whose own parts are judged one by one, if it stays.
+	Walked bool
+	// Content is the media type that the first decoded bytes tell, where that is no text; known only of parts that would
+	// stay without it.
+	Content string
 }
 
 // Verdict is what becomes of a part.

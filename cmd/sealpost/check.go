@@ -70,6 +70,7 @@ func (cmd *checkCommand) Run(ctx context.Context, std streams) error {
 	}
 	c.proxy()
 	c.expiry()
+	c.mailForms()
 	c.ports(ctx)
 	c.clock()
 	c.names(ctx)

@@ -29,6 +29,7 @@ type commands struct {
 	Agent    agentCommand    `cmd:"" help:"Add, list and remove the agents that may open Secure Links."`
 	Queue    queueCommand    `cmd:"" help:"Where is this mail, and why?"`
 	Trace    traceCommand    `cmd:"" help:"The way of one mail, from connection to last reply, in words."`
+	Policy   policyCommand   `cmd:"" help:"Show how well personal data in text is found."`
 	Preview  previewCommand  `cmd:"" help:"Show what would become of a mail, without sending it."`
 	SendTest sendTestCommand `cmd:"" help:"Send a mail through the running gateway and follow it to the next hop."`
 	SRS      srsCommand      `cmd:"" name:"srs" help:"Look after the keys of the addresses that bounces come back to."`

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"sealpost/gateway"
@@ -33,6 +31,10 @@ func (c *previewCommand) Run(ctx context.Context, std streams) (err error) {
 	if err != nil {
 		return err
 	}
+	options, err := previewOptions(cfg)
+	if err != nil {
+		return err
+	}
 	route, err := c.route(cfg)
 	if err != nil {
 		return err
@@ -46,7 +48,7 @@ func (c *previewCommand) Run(ctx context.Context, std streams) (err error) {
 		MailFrom: c.From, Client: netip.IPv6Loopback(), Hello: "localhost", Protocol: "ESMTP", Received: time.Now(),
 		Recipients: []gateway.Recipient{{Address: route.Address, Route: route}},
 	}
-	shown, err := intake.NewPreview(ctx, previewOptions(cfg), envelope, mail)
+	shown, err := intake.NewPreview(ctx, options, envelope, mail)
 	if err != nil {
 		return err
 	}
@@ -111,31 +113,7 @@ func (c *crlfWriter) Write(p []byte) (int, error) {
 }
 
 func (c *previewCommand) print(w io.Writer, p *intake.Preview) error {
-	if reason, whole := p.Whole(); whole {
-		if _, err := fmt.Fprintf(w, "The mail would be sealed whole: %s.\n", reason); err != nil {
-			return err
-		}
-	}
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprint(table, "PART\tVERDICT\tTYPE\tSIZE\tNAME\tWHY\n")
-	for _, part := range p.Parts {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", part.Path, part.Verdict, printable(part.Type), humanSize(part.Size),
-			printable(part.Name), part.Why)
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	var notes strings.Builder
-	if p.Dropped > 0 {
-		fmt.Fprintf(&notes, "removed: %d Authentication-Results fields, forged in our name\n", p.Dropped)
-	}
-	for _, finding := range p.Findings {
-		fmt.Fprintf(&notes, "Salesforce: %s\n", finding.Message)
-	}
-	if p.Hold != "" {
-		fmt.Fprintf(&notes, "It would be held: %s\n", p.Hold)
-	}
-	if _, err := io.WriteString(w, notes.String()); err != nil || !c.Mail {
+	if err := printPreview(w, p); err != nil || !c.Mail {
 		return err
 	}
 	if _, err := io.WriteString(w, "\n"); err != nil {
@@ -145,8 +123,8 @@ func (c *previewCommand) print(w io.Writer, p *intake.Preview) error {
 }
 
 // previewOptions are those of a running gateway, without what asks others.
-func previewOptions(cfg *config.Config) intake.Options {
-	options := commonOptions(cfg)
+func previewOptions(cfg *config.Config) (intake.Options, error) {
+	options, err := commonOptions(cfg)
 	options.Logger = slog.New(slog.DiscardHandler)
-	return options
+	return options, err
 }

@@ -36,7 +36,7 @@ func newRouter(c *config.Config, back *srs.Rewriter) (*router, error) {
 	}
 	postmaster := gateway.Route{
 		Address: config.PostmasterAddress, ForwardTo: c.Postmaster.ForwardTo, NextHop: nextHop(c.Postmaster.NextHop, c.Postmaster.TLS),
-		ExpireAfter: c.ExpireAfter.Std(), PortalURL: c.Portal.URL, DMARC: gateway.DMARCNote,
+		ExpireAfter: c.ExpireAfter.Std(), PortalURL: c.Portal.URL, DMARC: gateway.DMARCNote, NoticeLanguage: c.Notice.Language,
 	}
 	postmaster.NextHop.User, postmaster.NextHop.Password = c.Postmaster.Auth.User, password
 	r.routes[config.PostmasterAddress] = postmaster
@@ -56,6 +56,7 @@ func newRouter(c *config.Config, back *srs.Rewriter) (*router, error) {
 		made := gateway.Route{
 			Address: route.Address, ForwardTo: route.ForwardTo, NextHop: nextHop(route.NextHop, route.TLS),
 			ExpireAfter: route.ExpireAfter.Std(), PortalURL: route.PortalURL, DMARC: gateway.DMARCPolicy(route.DMARC),
+			NoticeLanguage: route.NoticeLanguage,
 		}
 		made.NextHop.User, made.NextHop.Password = route.Auth.User, password
 		r.routes[crypto.CanonicalAddress(route.Address)] = made

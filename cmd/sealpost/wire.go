@@ -23,7 +23,6 @@ import (
 	"sealpost/gateway/downgrade"
 	"sealpost/gateway/dsn"
 	"sealpost/gateway/intake"
-	"sealpost/gateway/policy"
 	"sealpost/gateway/portal"
 	"sealpost/gateway/relay"
 	"sealpost/gateway/rewrite"
@@ -135,22 +134,38 @@ func (w *wiring) intake() (*intake.Intake, error) {
 	if err != nil {
 		return nil, err
 	}
-	return intake.New(w.intakeOptions(), sealer, w.stores.blobs, w.stores.intake), nil
+	options, err := w.intakeOptions()
+	if err != nil {
+		return nil, err
+	}
+	return intake.New(options, sealer, w.stores.blobs, w.stores.intake), nil
 }
 
 // commonOptions are what a mail is judged by, wherever it comes from.
-func commonOptions(cfg *config.Config) intake.Options {
+func commonOptions(cfg *config.Config) (intake.Options, error) {
 	limits := cfg.SMTP.Limits
+	rules, err := newRules(cfg.Policy)
+	if err != nil {
+		return intake.Options{}, err
+	}
+	template, err := readTemplate(cfg.Notice)
+	if err != nil {
+		return intake.Options{}, err
+	}
 	return intake.Options{
 		Hostname: cfg.Hostname, ShowFilenames: cfg.Notice.Filenames == config.FilenamesShow,
+		NoticePlace: rewrite.Place(cfg.Notice.Place), NoticeTemplate: template,
 		Limits: rewrite.Limits{HeaderBytes: int64(limits.HeaderSize), LineLength: int64(limits.LineLength), Depth: limits.Depth, Parts: limits.Parts},
-		Judge:  policy.Default().Judge,
+		Rules:  rules,
 		IsOurs: func(value string) bool { return senderauth.IsOurs(value, cfg.Hostname) },
-	}
+	}, nil
 }
 
-func (w *wiring) intakeOptions() intake.Options {
-	options := commonOptions(w.cfg)
+func (w *wiring) intakeOptions() (intake.Options, error) {
+	options, err := commonOptions(w.cfg)
+	if err != nil {
+		return options, err
+	}
 	options.Logger, options.Metrics = w.logger, w.registry
 	options.OnVirus, options.ScannerDown = gateway.Reject, gateway.Defer
 	options.Returner = w.returner
@@ -168,7 +183,7 @@ func (w *wiring) intakeOptions() intake.Options {
 	if w.cfg.Scan.ScannerDown == config.ScannerPass {
 		options.ScannerDown = gateway.Keep
 	}
-	return options
+	return options, nil
 }
 
 // authenticator joins the two packages' views of a mail.

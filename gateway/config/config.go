@@ -31,6 +31,7 @@ type Config struct {
 	Notices        Notices        `yaml:"notices"`
 	Alerts         Alerts         `yaml:"alerts"`
 	Relay          Relay          `yaml:"relay"`
+	Policy         Policy         `yaml:"policy"`
 	Notice         Notice         `yaml:"notice"`
 	Routes         []Route        `yaml:"routes"`
 	RecoveryKeys   []string       `yaml:"recovery_keys"`
@@ -169,6 +170,11 @@ type Portal struct {
 // Notice is the text that takes the place of the files.
 type Notice struct {
 	Filenames string `yaml:"filenames"`
+	Language  string `yaml:"language"`
+	Place     string `yaml:"place"`
+	// Text and HTML are files with templates of the admin's own, both or none.
+	Text string `yaml:"text"`
+	HTML string `yaml:"html"`
 }
 
 // Route leads from a public address to a mailbox behind us.
@@ -181,6 +187,8 @@ type Route struct {
 	DMARC       string   `yaml:"dmarc"`
 	PortalURL   string   `yaml:"portal_url"`
 	ExpireAfter Duration `yaml:"expire_after"`
+	// NoticeLanguage is what the notices of this route's mails are written in.
+	NoticeLanguage string `yaml:"notice_language"`
 }
 
 // Metrics is where Prometheus may scrape; nowhere when empty.
@@ -208,6 +216,11 @@ const (
 	ScannerPass       = "pass"
 	FilenamesShow     = "show"
 	FilenamesHide     = "hide"
+	LanguageEnglish   = "en"
+	LanguageGerman    = "de"
+	PlaceAuto         = "auto"
+	PlaceTop          = "top"
+	PlaceBottom       = "bottom"
 	NewlinesReject    = "reject"
 	NewlinesNormalize = "normalize"
 	DatabaseSQLite    = "sqlite"
@@ -242,7 +255,8 @@ func defaults() Config {
 		Notices:        Notices{Enabled: true, DelayAfter: Duration(4 * time.Hour)},
 		Alerts:         Alerts{Mail: true, QueueAge: Duration(time.Hour)},
 		Relay:          Relay{Workers: 100, ConnectionsPerHop: 20},
-		Notice:         Notice{Filenames: FilenamesShow},
+		Policy:         defaultPolicy(),
+		Notice:         Notice{Filenames: FilenamesShow, Language: LanguageEnglish, Place: PlaceAuto},
 		Log:            Log{Format: "text", Level: "info"},
 	}
 }

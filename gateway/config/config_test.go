@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestWrittenFileParses(t *testing.T) {
 func TestCommentedDefaultsAreTheDefaults(t *testing.T) {
 	text := written(t)
 	all := regexp.MustCompile(`(?m)^(\s*)#([a-z])`).ReplaceAllString(text, "$1$2")
-	all = regexp.MustCompile(`(?m)^(\s*)#(  [a-z_]+:)`).ReplaceAllString(all, "$1$2")
+	all = regexp.MustCompile(`(?m)^(\s*)#((?:  )+[a-z_]+:)`).ReplaceAllString(all, "$1$2")
 	all = strings.ReplaceAll(all, "/etc/sealpost/tls", "tls")
 	before, err := config.Parse("f", []byte(text))
 	if err != nil {
@@ -69,9 +70,15 @@ func TestCommentedDefaultsAreTheDefaults(t *testing.T) {
 	after.SMTP.TLS, after.Portal.TLS = before.SMTP.TLS, before.Portal.TLS
 	if before.SMTP.Limits != after.SMTP.Limits || before.ExpireAfter != after.ExpireAfter || before.Log != after.Log ||
 		before.SMTP.MaxMessageSize != after.SMTP.MaxMessageSize || before.Database != after.Database ||
-		before.Metrics != after.Metrics || before.Routes[0] != after.Routes[0] || before.ReplayWindow != after.ReplayWindow {
+		before.Metrics != after.Metrics || before.Routes[0] != after.Routes[0] || before.Notice != after.Notice ||
+		!samePolicy(before.Policy, after.Policy) || before.ReplayWindow != after.ReplayWindow {
 		t.Errorf("the file shows defaults that are not:\n%+v\n%+v", before, after)
 	}
+}
+
+func samePolicy(a, b config.Policy) bool {
+	return slices.Equal(a.KeepTypes, b.KeepTypes) && a.InlineImages == b.InlineImages && a.Forwarded == b.Forwarded && a.Signed == b.Signed &&
+		a.Text.Card == b.Text.Card && a.Text.IBAN == b.Text.IBAN && a.Text.SSN == b.Text.SSN && slices.Equal(a.Text.Patterns, b.Text.Patterns)
 }
 
 func TestProblemsNameFileLineAndTheNearestKey(t *testing.T) {
@@ -98,6 +105,7 @@ func TestProblemsNameFileLineAndTheNearestKey(t *testing.T) {
 		{"  #listen_tls: []", "  listen_tls: [\"127.0.0.1:4650\"]", "smtp.listen_tls: needs a certificate"},
 		{"  #recipient_delimiter: \"+\"", "  recipient_delimiter: \"+-\"", "smtp.recipient_delimiter: must be one character"},
 		{"    #dmarc: note", "    dmarc: ignore", `routes[0].dmarc: "ignore" is not possible`},
+		{"    #notice_language: \"\"", "    notice_language: it", `routes[0].notice_language: "it" is not possible`},
 		{"    #auth: {}", "    auth: {user: me}", "routes[0].auth: needs user, and one of password_file and password_env"},
 		{"    next_hop: smtp://127.0.0.1:2626", "    tls: verify", "routes[0].tls: verify needs next_hop"},
 		{"\nrecovery_keys:", "\n  - {address: sales@example.com, forward_to: Support@x-1a2b3c.case.salesforce.com, tls: require}\nrecovery_keys:",

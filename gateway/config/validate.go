@@ -14,7 +14,8 @@ import (
 )
 
 func (c *Config) resolvePaths(base string) {
-	paths := []*string{&c.Data, &c.Keyring, &c.ACME.Roots, &c.Relay.Roots, &c.SRS.Keys, &c.Postmaster.Auth.PasswordFile}
+	paths := []*string{&c.Data, &c.Keyring, &c.ACME.Roots, &c.Relay.Roots, &c.SRS.Keys, &c.Postmaster.Auth.PasswordFile,
+		&c.Notice.Text, &c.Notice.HTML}
 	for _, t := range []*TLS{&c.SMTP.TLS, &c.Portal.TLS} {
 		paths = append(paths, &t.Cert, &t.Key)
 		for i := range t.Certificates {
@@ -41,7 +42,8 @@ func (d *document) validate(c *Config) {
 	d.required("data", c.Data, "the directory for the database, the sealed files and the spool")
 	d.required("keyring", strings.TrimPrefix(c.Keyring, KeyringEnv), "the file that `sealpost init` made, kept out of data's backups, or env: and the name of a variable that holds its content")
 	d.validateStorage(c)
-	d.oneOf("notice.filenames", c.Notice.Filenames, FilenamesShow, FilenamesHide)
+	d.validatePolicy(&c.Policy)
+	d.validateNotice(&c.Notice)
 	d.oneOf("log.format", c.Log.Format, "text", "json")
 	d.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.ExpireAfter <= 0 {
@@ -131,6 +133,8 @@ func (d *document) validateRoutes(c *Config) {
 		d.validateMailbox(key, route.ForwardTo, route.NextHop, &route.TLS, route.Auth)
 		route.DMARC = cmp.Or(route.DMARC, DMARCNote)
 		d.oneOf(key+".dmarc", route.DMARC, DMARCNote, DMARCSeal, DMARCReject)
+		route.NoticeLanguage = cmp.Or(route.NoticeLanguage, c.Notice.Language)
+		d.oneOf(key+".notice_language", route.NoticeLanguage, LanguageEnglish, LanguageGerman)
 		if route.PortalURL == "" {
 			route.PortalURL = c.Portal.URL
 		} else {

@@ -110,7 +110,7 @@ func TestCopyIsTraceAndRewrittenMail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := rewrite.NewPlan(message, policy.Default().Judge)
+	plan, err := rewrite.NewPlan(message, rewrite.Rules{Judge: policy.Default().Judge})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -282,7 +282,7 @@ func TestPolicyRefusesTheMail(t *testing.T) {
 		gateway.Reject: gateway.CodeRejected, gateway.Defer: gateway.CodeUnavailable,
 	} {
 		f := newFixture(t, func(o *intake.Options) {
-			o.Judge = func(part gateway.Part) (gateway.Verdict, string) {
+			o.Rules.Judge = func(part gateway.Part) (gateway.Verdict, string) {
 				if part.Type == "image/png" {
 					return verdict, ""
 				}

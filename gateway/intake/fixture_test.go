@@ -203,7 +203,7 @@ func newFixture(t testing.TB, change ...func(*intake.Options)) *fixture {
 	}
 	options := intake.Options{
 		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(),
-		Judge: policy.Default().Judge, Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Metrics: f.registry,
+		Rules: rewrite.Rules{Judge: policy.Default().Judge}, Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Metrics: f.registry,
 	}
 	for _, c := range change {
 		c(&options)

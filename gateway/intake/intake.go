@@ -57,8 +57,12 @@ type Returner interface {
 type Options struct {
 	Hostname      string
 	ShowFilenames bool
-	Limits        rewrite.Limits
-	Judge         rewrite.Judge
+	// NoticePlace is where the notice stands in a body, and NoticeTemplate the admin's own text of it; nil: ours.
+	NoticePlace    rewrite.Place
+	NoticeTemplate *rewrite.Template
+	Limits         rewrite.Limits
+	// Rules hold for every mail; PortalURL in them is that of its route.
+	Rules rewrite.Rules
 	// Authenticator and Scanner may be nil: then nobody is asked.
 	Authenticator Authenticator
 	Scanner       Scanner
@@ -207,9 +211,6 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 		return none, err
 	}
 	if err := t.decide(message); err != nil {
-		return none, err
-	}
-	if err := t.watch(message); err != nil {
 		return none, err
 	}
 	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {

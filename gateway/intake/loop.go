@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"sealpost/gateway/rewrite"
 )
 
 // Salesforce takes more than loopMails alike within loopTime for a loop and makes no Case of the rest.
@@ -49,13 +47,6 @@ func (l *loops) forget(now time.Time) {
 	if l.alike == nil || len(l.alike) >= maxAlike {
 		l.alike = map[[32]byte][]time.Time{}
 	}
-}
-
-// watch looks for what makes Salesforce drop the mail without a word.
-func (t *transaction) watch(message *rewrite.Message) error {
-	return message.Fields(func(name, _ string, _ int64) {
-		t.autoresponse = t.autoresponse || name == "x-sfdc-autoresponse"
-	})
 }
 
 // warn tells what Salesforce will do to a mail that was accepted. Tries that are refused do not count towards a loop.

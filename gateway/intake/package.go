@@ -46,13 +46,23 @@ func (t *transaction) expires() time.Time {
 	return last
 }
 
+// firstRoute is the route whose portal and language the mail's notice has.
+func (t *transaction) firstRoute() gateway.Route { return t.envelope.Recipients[0].Route }
+
+// emptyNotice is a notice that knows of no file yet.
+func (t *transaction) emptyNotice(link crypto.Link) rewrite.Notice {
+	return rewrite.Notice{
+		Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires(), Language: t.firstRoute().NoticeLanguage,
+		Place: t.options.NoticePlace, Template: t.options.NoticeTemplate,
+	}
+}
+
 // notice is what the mail says of the files that were taken out.
 func (t *transaction) notice() rewrite.Notice {
 	if t.sealed == nil {
 		return rewrite.Notice{}
 	}
-	link := crypto.Link{Portal: t.envelope.Recipients[0].Route.PortalURL, ID: crypto.ID(t.id), Keycode: t.sealed.Keycode}
-	notice := rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
+	notice := t.emptyNotice(crypto.Link{Portal: t.firstRoute().PortalURL, ID: crypto.ID(t.id), Keycode: t.sealed.Keycode})
 	for i, item := range t.plan.Items() {
 		notice.Files = append(notice.Files, rewrite.File{Name: item.Name, Size: t.sealed.Items[i].Size})
 	}

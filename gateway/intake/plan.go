@@ -40,7 +40,9 @@ func (t *transaction) planAs(message *rewrite.Message, judged whole) (err error)
 	if judged.reason != "" {
 		t.plan, err = rewrite.NewWholePlan(message, judged.reason, judged.cause)
 	} else {
-		t.plan, err = rewrite.NewPlan(message, t.options.Judge)
+		rules := t.options.Rules
+		rules.PortalURL = t.firstRoute().PortalURL
+		t.plan, err = rewrite.NewPlan(message, rules)
 	}
 	if err != nil {
 		return fmt.Errorf("plan the mail: %w", err)
@@ -96,8 +98,7 @@ func (t *transaction) findLimits(message *rewrite.Message) error {
 func (t *transaction) draft(message *rewrite.Message) rewrite.Output {
 	output := rewrite.Output{Trace: t.trace(message)}
 	if items := t.plan.Items(); len(items) > 0 {
-		link := crypto.Link{Portal: t.envelope.Recipients[0].Route.PortalURL}
-		output.Notice = rewrite.Notice{Link: link.Reveal(), ShowNames: t.options.ShowFilenames, Expires: t.expires()}
+		output.Notice = t.emptyNotice(crypto.Link{Portal: t.firstRoute().PortalURL})
 		for _, item := range items {
 			output.Notice.Files = append(output.Notice.Files, rewrite.File{Name: item.Name, Size: item.Size})
 		}

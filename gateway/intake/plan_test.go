@@ -21,11 +21,15 @@ func enriched(size int) string {
 }
 
 // preview looks at the mail by the options that accepted it.
-func preview(t *testing.T, e gateway.Envelope, mail string) *intake.Preview {
+func preview(t *testing.T, e gateway.Envelope, mail string, change ...func(*intake.Options)) *intake.Preview {
 	t.Helper()
-	shown, err := intake.NewPreview(t.Context(), intake.Options{
-		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(), Judge: policy.Default().Judge, Logger: slog.New(slog.DiscardHandler),
-	}, e, strings.NewReader(mail))
+	options := intake.Options{
+		Hostname: hostname, ShowFilenames: true, Limits: rewrite.DefaultLimits(), Rules: rewrite.Rules{Judge: policy.Default().Judge}, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	shown, err := intake.NewPreview(t.Context(), options, e, strings.NewReader(mail))
 	if err != nil {
 		t.Fatal(err)
 	}

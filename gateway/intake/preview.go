@@ -14,11 +14,17 @@ import (
 // Preview is what would become of a mail.
 type Preview struct {
 	Parts []PreviewPart
+	// Files are what would be sealed, each under its exact name: show them to the mail's owner only.
+	Files []rewrite.File
 	// Dropped is how many Authentication-Results fields were forged in our name and would not go on.
 	Dropped int
 	// Findings are the limits of Salesforce that the mail which would go on passes. Hold is why it would be held; empty: it would not.
 	Findings []policy.Finding
 	Hold     string
+	// Imitates tells that the mail's text looks like a notice of ours.
+	Imitates bool
+	// Personal is how much personal data each detector found in texts and subject.
+	Personal map[string]int
 
 	transaction *transaction
 	message     *rewrite.Message
@@ -29,6 +35,7 @@ type PreviewPart struct {
 	Path, Type, Name string
 	Verdict          gateway.Verdict
 	Size             int64 // encoded, in bytes
+	Inside           int   // how many files are taken out of its text, which stays
 	Why              string
 }
 
@@ -46,11 +53,17 @@ func NewPreview(ctx context.Context, options Options, envelope gateway.Envelope,
 	if err := t.decide(message); err != nil {
 		return nil, err
 	}
-	p := &Preview{Dropped: t.dropped, Findings: t.findings, Hold: t.deliveries[0].Hold, transaction: t, message: message}
+	p := &Preview{
+		Dropped: t.dropped, Findings: t.findings, Hold: t.deliveries[0].Hold, Imitates: t.plan.Imitates(), Personal: t.plan.Personal(),
+		transaction: t, message: message,
+	}
+	for _, item := range t.plan.Items() {
+		p.Files = append(p.Files, rewrite.File{Name: item.Name, Size: item.Size})
+	}
 	for _, leaf := range t.plan.Leaves() {
 		part := PreviewPart{
 			Path: leaf.Part.Path, Type: leaf.Part.Type, Name: leaf.Part.Filename.Reveal(), Verdict: gateway.Keep,
-			Size: leaf.Part.Size, Why: leaf.Why,
+			Size: leaf.Part.Size, Inside: leaf.Inside, Why: leaf.Why,
 		}
 		if leaf.Sealed {
 			part.Verdict = gateway.Seal

@@ -49,8 +49,8 @@ func (a *author) mail() string {
 
 func (a *author) part(depth int) {
 	shapes := []func(int){a.text, a.html, a.file, a.forwarded, a.multipart, a.multipart}
-	if depth == 3 {
-		shapes = shapes[:4]
+	if depth >= 3 {
+		shapes = shapes[:3]
 	}
 	shapes[a.rand.IntN(len(shapes))](depth)
 }
@@ -94,10 +94,12 @@ func (a *author) file(int) {
 		"Content-Transfer-Encoding: base64\r\n\r\n", lines(base64.StdEncoding.EncodeToString([]byte(content))))
 }
 
-func (a *author) forwarded(int) {
-	inner := "Subject: " + a.token() + "\r\n\r\n" + a.token()
-	a.files = append(a.files, inner)
-	a.write("Content-Type: message/rfc822\r\n\r\n", inner)
+// forwarded is a message whose own header stays with it, in the mail or in an item.
+func (a *author) forwarded(depth int) {
+	subject := "Subject: " + a.token() + "\r\n"
+	a.texts = append(a.texts, subject)
+	a.write("Content-Type: message/rfc822", a.pick("", "; name=forwarded.eml"), "\r\n\r\n", subject, "MIME-Version: 1.0\r\n")
+	a.part(depth + 1)
 }
 
 // body writes the end of a header, and a text in any transfer encoding.
@@ -142,6 +144,9 @@ func leaves(t testing.TB, header textproto.MIMEHeader, body io.Reader) []string 
 	if err != nil {
 		t.Fatal(err)
 	}
+	if mediaType == "message/rfc822" {
+		return append(opened(t, string(text)), string(text))
+	}
 	return []string{string(text)}
 }
 
@@ -177,7 +182,7 @@ func TestWhatCameInIsInTheCopyOrInAnItem(t *testing.T) {
 			withItems++
 			for _, item := range f.open(t, m) {
 				items = append(items, item.content)
-				if item.name == "message.eml" || strings.HasSuffix(item.name, "-message.eml") { // sealed as it stood
+				if strings.HasSuffix(item.name, ".eml") { // sealed as it stood
 					items = append(items, opened(t, item.content)...)
 				}
 			}

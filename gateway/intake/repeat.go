@@ -18,8 +18,8 @@ import (
 // rememberLimit bounds what a session waits for the database after a mail that is refused.
 const rememberLimit = 10 * time.Second
 
-// digest takes what a repeat of it is known by and what loops are known by. A mail without a
-// Message-ID has no fingerprint, since two people might well send such alike.
+// digest takes what a repeat of the mail, and a loop, is known by. A mail without a Message-ID has no fingerprint, since
+// two people might well send such alike.
 func (t *transaction) digest(message *rewrite.Message) error {
 	from, subject := "", ""
 	err := message.Fields(func(name, value string, _ int64) {
@@ -28,6 +28,8 @@ func (t *transaction) digest(message *rewrite.Message) error {
 			from = value
 		case "subject":
 			subject = value
+		case "x-sfdc-autoresponse":
+			t.autoresponse = true
 		}
 	})
 	if err != nil {

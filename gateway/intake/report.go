@@ -17,8 +17,9 @@ type metrics struct {
 	bytes prometheus.Counter
 	whole prometheus.Counter
 
-	repeats, forged, autoresponse, loopSuspected, held prometheus.Counter
-	seconds                                            *prometheus.HistogramVec
+	repeats, forged, autoresponse, loopSuspected, held, imitated prometheus.Counter
+	personal                                                     *prometheus.CounterVec
+	seconds                                                      *prometheus.HistogramVec
 }
 
 func newMetrics(registry prometheus.Registerer) metrics {
@@ -32,6 +33,9 @@ func newMetrics(registry prometheus.Registerer) metrics {
 			Name: "sealpost_intake_sealed_bytes_total", Help: "Bytes of plaintext sealed out of mails."}),
 		whole: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealpost_intake_sealed_whole_total", Help: "Mails sealed whole: not safe to parse, disowned, infected, or too large for Salesforce."}),
+		personal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealpost_intake_personal_total", Help: "Personal data found in texts and subjects, by detector.",
+		}, []string{"detector"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sealpost_intake_seconds", Help: "Time from the final dot to the reply, by step.",
 			Buckets: []float64{.001, .005, .02, .1, .5, 2, 10, 60},
@@ -47,11 +51,12 @@ func newMetrics(registry prometheus.Registerer) metrics {
 		{&m.autoresponse, "autoresponse_total", "Mails with X-SFDC-AutoResponse, which Salesforce drops silently."},
 		{&m.loopSuspected, "loop_suspected_total", "Mails that Salesforce would take for a loop: over 15 alike in a minute."},
 		{&m.held, "held_total", "Mails held since Salesforce would bounce them."},
+		{&m.imitated, "imitated_total", "Mails whose text looked like a notice of ours."},
 	} {
 		*c.into = factory.NewCounter(prometheus.CounterOpts{Name: "sealpost_intake_" + c.name, Help: c.help})
 	}
 	if registry != nil {
-		registry.MustRegister(m.mails, m.items, m.bytes, m.whole, m.seconds)
+		registry.MustRegister(m.mails, m.items, m.bytes, m.whole, m.personal, m.seconds)
 	}
 	return m
 }
@@ -84,6 +89,12 @@ func (m metrics) observe(t *transaction, err error) {
 		if _, whole := t.plan.Whole(); whole {
 			m.whole.Inc()
 		}
+		if t.plan.Imitates() {
+			m.imitated.Inc()
+		}
+		for detector, n := range t.plan.Personal() {
+			m.personal.WithLabelValues(detector).Add(float64(n))
+		}
 	}
 	for step, took := range map[string]time.Duration{
 		"structure": t.timings.structure, "judges": t.timings.judges, "seal": t.timings.seal, "write": t.timings.write, "commit": t.timings.commit,
@@ -105,8 +116,9 @@ func (t *transaction) sealedBytes() (total int64) {
 // log writes the one line of an accepted mail.
 func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
 	var kept, sealed int
-	verdict, reason, whole := "returned", "", false
+	verdict, reason, whole, imitated := "returned", "", false, false
 	if t.plan != nil {
+		imitated = t.plan.Imitates()
 		verdict = "kept"
 		kept, sealed = t.plan.Parts()
 		reason, whole = t.plan.Whole()
@@ -125,11 +137,14 @@ func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
 		"mail", t.id.String(), "routes", routes, "verdict", verdict, "size", size,
 		"parts_kept", kept, "parts_sealed", sealed, "bytes_sealed", t.sealedBytes(), "took", took,
 		"spf", string(t.authentication.SPF), "dkim", string(t.authentication.DKIM), "dmarc", string(t.authentication.DMARC),
-		"scan", string(t.virus.Verdict), "held", t.held(),
+		"scan", string(t.virus.Verdict), "held", t.held(), "imitated", imitated,
 		slog.Group("steps", "structure", t.timings.structure, "judges", t.timings.judges, "seal", t.timings.seal, "write", t.timings.write, "commit", t.timings.commit),
 	}
 	if whole {
 		attrs = append(attrs, "reason", reason)
+	}
+	if t.plan != nil && len(t.plan.Personal()) > 0 {
+		attrs = append(attrs, "personal", t.plan.Personal())
 	}
 	t.options.Logger.InfoContext(ctx, "mail accepted", attrs...)
 }

@@ -16,6 +16,8 @@
 package policy
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"sealpost/gateway"
@@ -24,10 +26,19 @@ import (
 // maxReport is the most bytes of the encoded body of a report part. Returned headers are the largest of them.
 const maxReport = 64 << 10
 
+// Options say what an admin changed of the default policy.
+type Options struct {
+	// KeepTypes are text types besides those of bodies that stay in the mail, such as "text/calendar". A part of such a
+	// type stays with a file name too, since calendars have names, unless the name is not one of its type: then it is a
+	// file like any other.
+	KeepTypes []string
+}
+
 // Policy gives verdicts. It is immutable and safe for concurrent use.
 type Policy struct {
 	bodies  map[string]bool
 	reports map[string]bool
+	kept    map[string]bool
 }
 
 // Default returns the policy of a gateway whose admin has set nothing.
@@ -39,11 +50,39 @@ func Default() *Policy {
 	}
 }
 
-// Judge returns Keep or Seal for a leaf of a mail, and why, in words for an admin.
+// New returns a policy. The error says what of the options makes no sense.
+func New(options Options) (*Policy, error) {
+	p := Default()
+	p.kept = make(map[string]bool, len(options.KeepTypes))
+	for _, typ := range options.KeepTypes {
+		name := strings.ToLower(strings.TrimSpace(typ))
+		main, sub, _ := strings.Cut(name, "/")
+		switch {
+		case main != "text" || sub == "" || strings.ContainsAny(sub, "/*;, "):
+			return nil, fmt.Errorf("%q cannot be kept: only text types can, such as text/calendar", typ)
+		case p.bodies[name]:
+			return nil, fmt.Errorf("%q need not be named: as the text of a mail it stays, as a file it never does", typ)
+		}
+		p.kept[name] = true
+	}
+	return p, nil
+}
+
+// Judge returns Keep or Seal for a leaf of a mail, or a forwarded message, and why, in words for an admin.
 func (p *Policy) Judge(part gateway.Part) (verdict gateway.Verdict, why string) {
 	switch {
+	case part.Walked:
+		return gateway.Keep, "a forwarded message; what is in it is judged part by part"
+	case part.Content != "":
+		return gateway.Seal, "it is called a text, and its bytes are " + part.Content
+	case isFileEncoding(part.Encoding):
+		return gateway.Seal, "its transfer encoding is one for files"
 	case p.isReport(part):
 		return gateway.Keep, "a machine-readable part of a report"
+	case part.InMacFile:
+		return gateway.Seal, "it is half of a Macintosh file"
+	case p.isKept(part):
+		return gateway.Keep, "a text of a type that is kept"
 	case part.Disposition == "attachment":
 		return gateway.Seal, "it is called an attachment"
 	case !part.Filename.IsZero():
@@ -57,6 +96,42 @@ func (p *Policy) Judge(part gateway.Part) (verdict gateway.Verdict, why string) 
 func (p *Policy) isReport(part gateway.Part) bool {
 	return part.InReport && p.reports[part.Type] && part.Size <= maxReport && isTextEncoding(part.Encoding) &&
 		isTextName(part.Filename.Reveal())
+}
+
+// isKept reports whether the part stays because the admin said so of its type.
+func (p *Policy) isKept(part gateway.Part) bool {
+	if !p.kept[part.Type] || part.Unclear {
+		return false
+	}
+	name := part.Filename.Reveal()
+	i := strings.LastIndexByte(name, '.')
+	return i < 0 || slices.Contains(extensions(part.Type), strings.ToLower(name[i:]))
+}
+
+// extensions returns those that names of a text type have (RFC 5545, 6350, 4180, 7303; the type's own name for others).
+func extensions(typ string) []string {
+	switch typ {
+	case "text/calendar":
+		return []string{".ics", ".ical", ".ifb"}
+	case "text/vcard", "text/x-vcard", "text/directory":
+		return []string{".vcf", ".vcard"}
+	case "text/markdown":
+		return []string{".md", ".markdown", ".txt"}
+	case "text/rfc822-headers":
+		return []string{".txt", ".hdr", ".eml"}
+	}
+	_, sub, _ := strings.Cut(typ, "/")
+	return []string{"." + sub, ".txt"}
+}
+
+// isFileEncoding reports whether some readers decode a body in this transfer encoding, which no standard knows, as a file.
+func isFileEncoding(encoding string) bool {
+	for _, name := range []string{"uue", "uuencode", "yenc", "binhex", "gzip", "deflate", "compress", "base85", "ascii85"} {
+		if strings.Contains(encoding, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // isTextEncoding reports whether a body in this transfer encoding reads as text (RFC 3464 section 2.1 asks

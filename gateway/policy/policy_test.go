@@ -15,6 +15,7 @@ func TestDefaultVerdicts(t *testing.T) {
 		encoding    string
 		size        int64
 		inReport    bool
+		fact        func(*gateway.Part)
 		want        gateway.Verdict
 	}{
 		{name: "plain body", typ: "text/plain", want: gateway.Keep},
@@ -53,15 +54,27 @@ func TestDefaultVerdicts(t *testing.T) {
 		{name: "status outside a report", typ: "message/delivery-status", want: gateway.Seal},
 		{name: "pdf in a report", typ: "application/pdf", inReport: true, want: gateway.Seal},
 		{name: "unknown type", typ: "x/y", want: gateway.Seal},
+		{name: "walked mail", typ: "message/rfc822", disposition: "attachment", filename: "a.eml",
+			fact: func(p *gateway.Part) { p.Walked = true }, want: gateway.Keep},
+		{name: "pdf called a text", typ: "text/plain", fact: func(p *gateway.Part) { p.Content = "application/pdf" }, want: gateway.Seal},
+		{name: "pdf called a status", typ: "message/delivery-status", inReport: true,
+			fact: func(p *gateway.Part) { p.Content = "application/pdf" }, want: gateway.Seal},
+		{name: "half of a Macintosh file", typ: "text/plain", fact: func(p *gateway.Part) { p.InMacFile = true }, want: gateway.Seal},
+		{name: "uuencoded", typ: "text/plain", encoding: "x-uuencode", want: gateway.Seal},
+		{name: "misspelt encoding", typ: "text/plain", encoding: "8-bit", want: gateway.Keep},
 	}
 	policy := Default()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, why := policy.Judge(gateway.Part{
+			part := gateway.Part{
 				Type: test.typ, Disposition: test.disposition,
 				Filename: gateway.NewSecret(test.filename), InReport: test.inReport,
 				Encoding: test.encoding, Size: test.size,
-			})
+			}
+			if test.fact != nil {
+				test.fact(&part)
+			}
+			got, why := policy.Judge(part)
 			if why == "" {
 				t.Error("no reason is given")
 			}
@@ -69,5 +82,36 @@ func TestDefaultVerdicts(t *testing.T) {
 				t.Errorf("verdict %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestKeptTypes(t *testing.T) {
+	policy, err := New(Options{KeepTypes: []string{"text/calendar", " Text/CSV"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		part gateway.Part
+		want gateway.Verdict
+	}{
+		{"calendar", gateway.Part{Type: "text/calendar"}, gateway.Keep},
+		{"named calendar", gateway.Part{Type: "text/calendar", Filename: gateway.NewSecret("Invite.ICS")}, gateway.Keep},
+		{"attached calendar", gateway.Part{Type: "text/calendar", Disposition: "attachment", Filename: gateway.NewSecret("invite")}, gateway.Keep},
+		{"table", gateway.Part{Type: "text/csv", Filename: gateway.NewSecret("orders.csv")}, gateway.Keep},
+		{"calendar called a program", gateway.Part{Type: "text/calendar", Filename: gateway.NewSecret("a.ics.exe")}, gateway.Seal},
+		{"calendar that may have a name", gateway.Part{Type: "text/calendar", Disposition: "attachment", Unclear: true}, gateway.Seal},
+		{"calendar that is a PDF", gateway.Part{Type: "text/calendar", Content: "application/pdf"}, gateway.Seal},
+		{"another text", gateway.Part{Type: "text/xml"}, gateway.Seal},
+		{"text as attachment", gateway.Part{Type: "text/plain", Disposition: "attachment"}, gateway.Seal},
+	} {
+		if got, why := policy.Judge(test.part); got != test.want {
+			t.Errorf("%s: %s, since %s", test.name, got, why)
+		}
+	}
+	for _, typ := range []string{"application/pdf", "text/*", "text/", "text", "text/a;b", "text/plain", "TEXT/HTML", ""} {
+		if _, err := New(Options{KeepTypes: []string{typ}}); err == nil {
+			t.Errorf("%q is taken", typ)
+		}
 	}
 }

@@ -15,7 +15,7 @@ type base64Size struct {
 
 // line takes a line, which may be one of which only the beginning was read.
 func (m *base64Size) line(l line) {
-	if int64(len(l.text))+2 < l.size() {
+	if l.cut {
 		m.dirty = true
 		return
 	}

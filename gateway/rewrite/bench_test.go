@@ -35,6 +35,22 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
+// BenchmarkScanText is all that a mail without files costs here but for its writing.
+func BenchmarkScanText(b *testing.B) {
+	mail := "From: a@customer.example\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + strings.Repeat("a line of text\r\n", 200)
+	b.SetBytes(int64(len(mail)))
+	b.ReportAllocs()
+	for b.Loop() {
+		msg, err := Scan(strings.NewReader(mail), DefaultLimits())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := NewPlan(msg, Rules{Judge: judge}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkDecode(b *testing.B) {
 	mail := benchMail(100 << 20)
 	msg, err := Scan(bytes.NewReader(mail), DefaultLimits())

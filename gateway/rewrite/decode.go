@@ -16,7 +16,8 @@ func decoder(src io.ReaderAt, p *part) io.Reader {
 	raw := section(src, span{p.body, p.end})
 	switch p.encoding {
 	case "base64":
-		return &base64Reader{in: raw}
+		size := max(4, min(bufferSize/2, p.end-p.body))
+		return &base64Reader{in: raw, raw: make([]byte, size), buf: make([]byte, size)}
 	case "quoted-printable":
 		return newQPReader(raw)
 	}
@@ -36,11 +37,11 @@ func knownEncoding(encoding string) bool {
 // missing at the end. Anything else is errDirty.
 type base64Reader struct {
 	in     io.Reader
-	raw    [bufferSize / 2]byte
+	raw    []byte
 	out    []byte // decoded, not handed out yet
-	buf    [bufferSize / 2]byte
-	odd    [4]byte // digits that make no group of four yet
-	odds   int
+	buf    []byte
+	left   [4]byte // digits that make no group of four yet; held of them
+	held   int
 	padded bool
 	err    error
 }
@@ -58,12 +59,12 @@ func (r *base64Reader) Read(p []byte) (int, error) {
 }
 
 func (r *base64Reader) fill() {
-	n, err := r.in.Read(r.raw[:])
+	n, err := r.in.Read(r.raw)
 	r.out = r.buf[:0]
-	clean := r.lines(r.raw[:n])
+	clean := r.decodeLines(r.raw[:n])
 	if clean && err != nil {
-		clean = r.decode(r.odd[:r.odds])
-		r.odds = 0
+		clean = r.decode(r.left[:r.held])
+		r.held = 0
 	}
 	switch {
 	case !clean:
@@ -73,8 +74,8 @@ func (r *base64Reader) fill() {
 	}
 }
 
-// lines decodes the lines of chunk; it reports false if anything but white space follows the padding.
-func (r *base64Reader) lines(chunk []byte) bool {
+// decodeLines decodes the lines of chunk; it reports false if anything but white space follows the padding.
+func (r *base64Reader) decodeLines(chunk []byte) bool {
 	for len(chunk) > 0 {
 		text := chunk
 		if i := bytes.IndexByte(chunk, '\n'); i >= 0 {
@@ -94,27 +95,27 @@ func (r *base64Reader) lines(chunk []byte) bool {
 			r.padded = true
 			text = digits
 		}
-		if !r.line(text) {
+		if !r.decodeLine(text) {
 			return false
 		}
 	}
 	return true
 }
 
-// line decodes whole groups of four digits, and keeps the rest for the next line.
-func (r *base64Reader) line(digits []byte) bool {
-	for r.odds > 0 && len(digits) > 0 {
-		r.odd[r.odds] = digits[0]
+// decodeLine decodes whole groups of four digits, and keeps the rest for the next line.
+func (r *base64Reader) decodeLine(digits []byte) bool {
+	for r.held > 0 && len(digits) > 0 {
+		r.left[r.held] = digits[0]
 		digits = digits[1:]
-		if r.odds++; r.odds == len(r.odd) {
-			r.odds = 0
-			if !r.decode(r.odd[:]) {
+		if r.held++; r.held == len(r.left) {
+			r.held = 0
+			if !r.decode(r.left[:]) {
 				return false
 			}
 		}
 	}
 	whole := len(digits) / 4 * 4
-	r.odds += copy(r.odd[r.odds:], digits[whole:])
+	r.held += copy(r.left[r.held:], digits[whole:])
 	return r.decode(digits[:whole])
 }
 

@@ -1,13 +1,10 @@
 package rewrite
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"mime/quotedprintable"
 	"slices"
 )
 
@@ -61,8 +58,8 @@ func apply(w io.Writer, src io.ReaderAt, s span, edits []edit) error {
 	return copySpan(w, src, span{at, s.end})
 }
 
-// insertion returns the edits that put the notice into h.
-func (h *host) insertion(src io.ReaderAt, n *notice) ([]edit, error) {
+// insertion returns the edits that put the notice into h, beside others of the same text.
+func (h *host) insertion(src io.ReaderAt, n *notice, others []splice) ([]edit, error) {
 	charset, requote := h.change(n)
 	var edits []edit
 	if charset || requote {
@@ -71,38 +68,20 @@ func (h *host) insertion(src io.ReaderAt, n *notice) ([]edit, error) {
 			return nil, err
 		}
 	}
-	text := h.words(n)
-	body := span{h.part.body, h.part.end}
-	switch {
-	case requote:
-		return append(edits, edit{body, func(w io.Writer) error {
-			q := quotedprintable.NewWriter(w)
-			if err := h.merge(q, src, text); err != nil {
-				return err
-			}
-			return closing(q)
-		}}), nil
-	case h.part.encoding == "base64":
-		return append(edits, edit{body, func(w io.Writer) error {
-			lines := &base64Lines{w: w}
-			digits := base64.NewEncoder(base64.StdEncoding, lines)
-			if err := h.merge(digits, src, text); err != nil {
-				return err
-			}
-			if err := closing(digits); err != nil {
-				return err
-			}
-			return lines.flush()
-		}}), nil
-	case h.part.encoding == "quoted-printable":
-		e, err := h.quotedInsertion(src, text)
-		return append(edits, e), err
+	at := h.at
+	if at < 0 {
+		at = inOriginal(others, int64(h.size))
 	}
-	at := body.end
-	if h.at >= 0 {
-		at = body.start + h.at
+	words, err := h.script.write(h.words(n))
+	if err != nil {
+		return nil, err
 	}
-	return append(edits, replace(span{at, at}, text)), nil
+	splices := append(slices.Clone(others), splice{start: at, end: at, text: words})
+	if requote {
+		return append(edits, requoted(src, h.part, splices)), nil
+	}
+	more, err := textEdits(src, h.part, splices)
+	return append(edits, more...), err
 }
 
 // words returns the notice in h's form, with the lines that set it apart from the text.
@@ -110,65 +89,12 @@ func (h *host) words(n *notice) string {
 	switch {
 	case h.html:
 		return n.html()
-	case h.at == 0:
+	case h.at >= 0:
 		return n.plain() + "\r\n"
 	case h.text.endsLine():
 		return "\r\n" + n.plain()
 	}
 	return "\r\n\r\n" + n.plain()
-}
-
-// merge writes the decoded text of h with the notice in it.
-func (h *host) merge(w io.Writer, src io.ReaderAt, text string) error {
-	r := decoder(src, h.part)
-	if h.at >= 0 {
-		if _, err := io.CopyN(w, r, h.at); err != nil {
-			return fmt.Errorf("write a text: %w", err)
-		}
-		if err := writeString(w, text); err != nil {
-			return err
-		}
-	}
-	if _, err := io.Copy(w, r); err != nil {
-		return fmt.Errorf("write a text: %w", err)
-	}
-	if h.at < 0 {
-		return writeString(w, text)
-	}
-	return nil
-}
-
-func closing(c io.Closer) error {
-	if err := c.Close(); err != nil {
-		return fmt.Errorf("end a text: %w", err)
-	}
-	return nil
-}
-
-// quotedInsertion leaves the encoded text as it stands, and adds the encoded notice between two of its bytes.
-func (h *host) quotedInsertion(src io.ReaderAt, text string) (edit, error) {
-	quoted, err := quote(text)
-	if err != nil {
-		return edit{}, err
-	}
-	body := span{h.part.body, h.part.end}
-	at := body.end
-	if h.at >= 0 {
-		r := newQPReader(section(src, body))
-		if _, err := io.CopyN(io.Discard, r, h.at); err != nil {
-			return edit{}, fmt.Errorf("find the place of the notice: %w", err)
-		}
-		r.skipBreaks()
-		at = body.start + r.at
-	}
-	before := make([]byte, min(at-body.start, 2))
-	if _, err := src.ReadAt(before, at-int64(len(before))); err != nil && !errors.Is(err, io.EOF) {
-		return edit{}, fmt.Errorf("find the place of the notice: %w", err)
-	}
-	if h.html && len(before) > 0 && !bytes.HasSuffix(before, []byte{'\n'}) {
-		quoted = append([]byte("=\r\n"), quoted...) // white space before it would be lost at a hard line end
-	}
-	return replace(span{at, at}, string(quoted)), nil
 }
 
 // headerEdits returns the changes to the header of h.
@@ -200,37 +126,4 @@ func (h *host) headerEdits(src io.ReaderAt, charset, requote bool) ([]edit, erro
 		edits = append(edits, replace(span{last, last}, "Content-Transfer-Encoding: quoted-printable\r\n"))
 	}
 	return edits, nil
-}
-
-// base64Lines breaks base64 into lines of 76 characters (RFC 2045 section 6.8).
-type base64Lines struct {
-	w   io.Writer
-	buf [78]byte
-	n   int
-}
-
-func (l *base64Lines) Write(digits []byte) (int, error) {
-	for done := 0; done < len(digits); {
-		n := copy(l.buf[l.n:76], digits[done:])
-		l.n += n
-		done += n
-		if l.n == 76 {
-			if err := l.flush(); err != nil {
-				return done, err
-			}
-		}
-	}
-	return len(digits), nil
-}
-
-func (l *base64Lines) flush() error {
-	if l.n == 0 {
-		return nil
-	}
-	text := append(l.buf[:l.n], '\r', '\n')
-	l.n = 0
-	if _, err := l.w.Write(text); err != nil {
-		return fmt.Errorf("write a text: %w", err)
-	}
-	return nil
 }

@@ -6,44 +6,57 @@ import (
 	"io"
 	"mime"
 	"strings"
-	"unicode/utf8"
-
-	"golang.org/x/text/encoding/charmap"
 )
 
 // host is a body that may carry the notice.
 type host struct {
-	part *part
-	html bool
-	text *textCount
+	part   *part
+	html   bool
+	text   *textCount
+	script script
 	// usable is false where the notice cannot be written exactly: then it gets a part of its own.
 	usable bool
 	// at is where it goes, in decoded bytes; -1 is the end.
 	at int64
+	// size is that of the decoded text without what is taken out of it, in bytes as it stands.
+	size tally
 }
 
-// chooseHosts looks for the first text/plain and the first text/html that stay, outside of signatures and
-// reports: what agents read.
-func (p *Plan) chooseHosts() error {
-	var plain, markup *part
+// tally counts what is written to it.
+type tally int64
+
+func (t *tally) Write(p []byte) (int, error) {
+	*t += tally(len(p))
+	return len(p), nil
+}
+
+// bodies returns the first text/plain and the first text/html that stay, outside of signatures, reports and forwarded
+// messages: what agents read. Either may be nil.
+func (p *Plan) bodies() [2]*part {
+	var bodies [2]*part
 	p.msg.root.walk(func(q *part) bool {
-		if p.fates[q] == leaves || q.typ == "multipart/signed" || q.typ == "multipart/report" {
+		if p.fates[q] == leaves || q.message || q.typ == "multipart/signed" && !p.isUnsigned(q) || q.typ == "multipart/report" {
 			return false
 		}
 		switch {
 		case q.isMultipart():
-		case plain == nil && q.typ == "text/plain":
-			plain = q
-		case markup == nil && q.typ == "text/html":
-			markup = q
+		case bodies[0] == nil && q.typ == "text/plain":
+			bodies[0] = q
+		case bodies[1] == nil && q.typ == "text/html":
+			bodies[1] = q
 		}
 		return true
 	})
-	for _, q := range []*part{plain, markup} {
+	return bodies
+}
+
+func (p *Plan) chooseHosts(place Place) error {
+	p.hosts = nil
+	for _, q := range p.bodies() {
 		if q == nil || p.fates[q] == replaced {
 			continue
 		}
-		h, err := p.newHost(q)
+		h, err := p.newHost(q, place)
 		if err != nil {
 			return err
 		}
@@ -52,58 +65,88 @@ func (p *Plan) chooseHosts() error {
 	return nil
 }
 
-func (p *Plan) newHost(q *part) (*host, error) {
+func (p *Plan) newHost(q *part, place Place) (*host, error) {
 	h := &host{part: q, html: q.typ == "text/html", text: newTextCount()}
-	if !q.blank && q.body < q.end || !knownEncoding(q.encoding) || !p.takesNotice(q) {
+	if !q.blank && q.body < q.end || !knownEncoding(q.encoding) {
 		return h, nil
 	}
-	place := &htmlPlace{}
-	text := io.TeeReader(decoder(p.msg.src, q), h.text)
-	var err error
+	err := p.measureHost(h, place)
+	switch {
+	case err == nil:
+		h.usable = true
+	case errors.Is(err, errDirty), errors.Is(err, errCharset), errors.Is(err, errText):
+	default:
+		return nil, fmt.Errorf("read a text: %w", err)
+	}
+	return h, nil
+}
+
+// measureHost reads the text of h without what is taken out of it, and finds the place of the notice.
+func (p *Plan) measureHost(h *host, at Place) error {
+	head, err := readHead(decoder(p.msg.src, h.part), 3)
+	if err != nil {
+		return err
+	}
+	if h.script, err = scriptOf(h.part.charset, head); err != nil {
+		return err
+	}
+	left, err := p.textOf(h.part)
+	if err != nil {
+		return err
+	}
+	page := &htmlPlace{}
+	text := io.TeeReader(h.script.reader(io.TeeReader(left, &h.size)), h.text)
 	if h.html {
-		err = place.find(text)
+		err = page.find(text)
 	}
 	if err == nil {
 		_, err = io.Copy(io.Discard, text)
-	}
-	if errors.Is(err, errDirty) {
-		return h, nil
 	}
 	if err == nil {
 		err = h.text.Close()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read a text: %w", err)
+		return err
 	}
-	h.usable = true
-	long := h.text.characters > longText || p.fates[q] == copied
+	if h.html && page.nowhere() {
+		return errText
+	}
+	return p.settleHost(h, page, at)
+}
+
+// settleHost turns the place of the notice into one of the text as it came.
+func (p *Plan) settleHost(h *host, page *htmlPlace, at Place) error {
+	top := h.text.characters > longText || p.fates[h.part] == copied || at == PlaceTop
 	switch {
 	case h.html:
-		h.at = place.choose(long)
-	case long || h.text.signature:
+		h.at = page.choose(top)
+	case top || h.text.signature && at != PlaceBottom:
 		h.at = 0
 	default:
 		h.at = -1
 	}
-	return h, nil
-}
-
-// takesNotice reports whether the notice can be written in q's charset. In a page that will be cut, where nothing but the
-// place above the text is sure to be seen, that is any charset of one byte each that contains ASCII, as the notice is then.
-func (p *Plan) takesNotice(q *part) bool {
-	if q.charset == "" || isUTF8(q.charset) || isASCII(q.charset) {
-		return true
+	switch {
+	case h.at == 0:
+		h.at = h.script.mark // in every charset the text begins there, and in its first state
+		return nil
+	case h.at < 0 && !h.script.stateful:
+		return nil
 	}
-	table, ok := encodingOf(q.charset).(*charmap.Charmap)
-	if !ok || p.fates[q] != copied {
-		return false
+	left, err := p.textOf(h.part)
+	if err != nil {
+		return err
 	}
-	for b := range byte(utf8.RuneSelf) {
-		if table.DecodeByte(b) != rune(b) {
-			return false
-		}
+	place := h.at
+	if place < 0 {
+		place = h.text.size // where the text must be back in ASCII
 	}
-	return true
+	if place, err = h.script.offset(left, place); err != nil {
+		return err
+	}
+	if h.at >= 0 {
+		h.at = inOriginal(p.inside[h.part].splices, place)
+	}
+	return nil
 }
 
 // carries reports whether h can carry the notice exactly.
@@ -111,7 +154,7 @@ func (h *host) carries(n *notice) bool {
 	switch {
 	case !h.usable:
 		return false
-	case h.html, n.ascii(), isUTF8(h.part.charset):
+	case h.html, n.ascii(), isUTF8(h.part.charset), h.script.coding != nil:
 		return true
 	}
 	return !h.text.broken // it will be labelled UTF-8
@@ -125,7 +168,7 @@ func (h *host) change(n *notice) (charset, requote bool) {
 	}
 	identity := h.part.encoding != "base64" && h.part.encoding != "quoted-printable"
 	eightBit := h.part.encoding == "8bit" || h.part.encoding == "binary" || h.text.wide
-	return !isUTF8(h.part.charset), identity && !eightBit
+	return h.script.coding == nil && !isUTF8(h.part.charset), identity && !eightBit && !h.script.stateful
 }
 
 // withCharset returns a Content-Type field like the given one, but in UTF-8. typ is the type where there is no field.

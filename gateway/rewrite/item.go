@@ -1,13 +1,14 @@
 package rewrite
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/gabriel-vasile/mimetype"
+
+	"sealpost/gateway/rewrite/tnef"
 )
 
 // Item is one file that is to be sealed.
@@ -19,6 +20,7 @@ type Item struct {
 	// Size is the number of bytes that Open gives.
 	Size int64
 
+	ext  string // of a name that is made, with the dot; "" if type and content tell
 	open func() io.Reader
 }
 
@@ -59,17 +61,18 @@ func leafItem(src io.ReaderAt, p *part, name string) (Item, error) {
 
 // madeName names a file that has no name, by its type, or by its first bytes where the type says nothing.
 func madeName(n int, item Item) (string, error) {
-	ext := extension(item.Type)
+	ext := item.ext
 	if ext == "" {
-		head := make([]byte, 3072)
-		size, err := io.ReadFull(item.Open(), head)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return "", fmt.Errorf("look at a file's first bytes: %w", err)
+		ext = extension(item.Type)
+	}
+	if ext == "" {
+		head, err := readHead(item.Open(), min(maxHead, item.Size))
+		if err != nil {
+			return "", err
 		}
-		head = head[:size]
 		ext = ".bin"
-		if bytes.HasPrefix(head, []byte{0x78, 0x9f, 0x3e, 0x22}) {
-			ext = ".tnef"
+		if tnef.Is(head) {
+			return "winmail.dat", nil
 		} else if found := mimetype.Detect(head).Extension(); found != "" {
 			ext = found
 		}
@@ -90,7 +93,7 @@ func extension(typ string) string {
 	case "application/pkcs7-mime", "application/x-pkcs7-mime":
 		return ".p7m"
 	case "application/ms-tnef", "application/vnd.ms-tnef":
-		return ".tnef"
+		return ""
 	case "application/octet-stream":
 		return ""
 	}

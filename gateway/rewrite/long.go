@@ -22,9 +22,10 @@ func (p *Plan) replaceLongText(q *part) error {
 	if q.typ != "text/plain" {
 		return nil
 	}
-	long, err := isLonger(p.msg.src, q, maxText-maxNotice)
+	long, err := p.isLonger(q, maxText-maxNotice)
 	if long {
 		p.fates[q] = replaced
+		delete(p.inside, q) // they go with it
 	}
 	return err
 }
@@ -32,19 +33,19 @@ func (p *Plan) replaceLongText(q *part) error {
 // copyLongPages seals a copy of each page that Email-to-Case would cut. Room is left for the notice if there is one.
 func (p *Plan) copyLongPages() error {
 	limit := int64(maxText)
-	if len(p.fates) > 0 {
+	if p.changes() {
 		limit -= maxPageNotice
 	}
 	var err error
 	p.msg.root.walk(func(q *part) bool {
-		if err != nil || p.fates[q] == leaves {
+		if err != nil || p.fates[q] == leaves || q.message {
 			return false
 		}
 		var long bool
 		if q.typ != "text/html" {
 			return true
 		}
-		if long, err = isLonger(p.msg.src, q, limit); long {
+		if long, err = p.isLonger(q, limit); long {
 			p.fates[q] = copied
 		}
 		return true
@@ -52,14 +53,17 @@ func (p *Plan) copyLongPages() error {
 	return err
 }
 
-// isLonger reports whether a text has more characters than limit, after decoding, as Salesforce counts. What breaks its
+// isLonger reports whether a text without the files in it has more characters than limit, after decoding, as Salesforce counts. What breaks its
 // transfer encoding or its charset is counted by its bytes, since nobody knows what others make of it.
-func isLonger(src io.ReaderAt, q *part, limit int64) (bool, error) {
+func (p *Plan) isLonger(q *part, limit int64) (bool, error) {
 	if q.end-q.body <= limit {
 		return false, nil // no encoding makes more characters than bytes
 	}
 	count := newTextCount()
-	text := decoder(src, q)
+	text, err := p.textOf(q)
+	if err != nil {
+		return false, err
+	}
 	if enc := encodingOf(q.charset); enc != nil {
 		text = enc.NewDecoder().Reader(text)
 	}

@@ -93,8 +93,8 @@ func checkCopied(t *testing.T, r result, mail, charset string) {
 func TestLongPageThatCannotCarryTheNotice(t *testing.T) {
 	text := strings.Repeat("<p>text</p>\r\n", 12000)
 	for name, entity := range map[string]string{
-		"stateful charset": "Content-Type: text/html; charset=iso-2022-jp\r\n\r\n" + text,
-		"broken base64":    "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" + text,
+		"unknown charset": "Content-Type: text/html; charset=x-unknown\r\n\r\n" + text,
+		"broken base64":   "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" + text,
 		"signed": "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=S\r\n\r\n--S\r\nContent-Type: text/html\r\n\r\n" + text +
 			"--S\r\nContent-Type: application/pgp-signature\r\n\r\n-----BEGIN PGP SIGNATURE-----\r\n\r\nx\r\n-----END PGP SIGNATURE-----\r\n--S--\r\n",
 	} {

@@ -1,14 +1,9 @@
 package rewrite
 
 import (
-	"bytes"
 	"fmt"
-	"html"
-	"io"
-	"mime/quotedprintable"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -27,7 +22,30 @@ type Notice struct {
 	Files     []File
 	ShowNames bool
 	Expires   time.Time
+	// Language is "en" or "de"; anything else is English.
+	Language string
+	// Place is where the notice stands in a body; "" is PlaceAuto.
+	Place Place
+	// Template takes the place of our own text; nil is our own.
+	Template *Template
+
+	// What the plan knows of the mail.
+	imitated  bool
+	originals int // texts that are among the files, and stay masked
+	unsigned  int // signed messages that are among the files, and whose parts are too
 }
+
+// Place is where the notice stands in the bodies that carry it.
+type Place string
+
+// The places. Whatever is asked for, the notice stands on top of a long text, which Email-to-Case cuts or bounces, and
+// of a page that would hide it at its end.
+const (
+	// PlaceAuto is below the text, but above one with a signature, behind which readers hide it.
+	PlaceAuto   Place = "auto"
+	PlaceTop    Place = "top"
+	PlaceBottom Place = "bottom"
+)
 
 // File is one file that the notice may name, by its exact name; it is made safe to show here.
 type File struct {
@@ -41,6 +59,7 @@ type kind int
 const (
 	aboutFiles kind = iota
 	aboutText
+	aboutPersonal  // its text holds personal data
 	aboutAmbiguous // it could not be taken apart
 	aboutDisowned
 	aboutUnproven
@@ -63,122 +82,131 @@ func aboutWhole(cause Cause) kind {
 	return aboutAmbiguous
 }
 
-// cutLead is what the notice tells where a page stays that Email-to-Case cuts.
-const cutLead = "The formatted text of this mail is long and may be cut off at its end. All of it is also in message.html, in a secure place."
-
 // notice is the text of a Notice, made once and written in any form.
 type notice struct {
-	leads         []string // a sentence or two each
-	open, expires string
-	names         []string
-	more          string
-	link          string
+	words phrases
+	place Place
+	leads []string // a sentence or two each
+	names []shownFile
+	more  int // files that are not named; 0 if none is
+	count int // of all files
+	until string
+	link  string
+
+	text, page string // as plain text, and as HTML in ASCII; both with CRLF
+	failed     bool   // the template did
 }
+
+// shownFile is a file as the notice names it.
+type shownFile struct{ Name, Size string }
+
+func (f shownFile) String() string { return f.Name + " (" + f.Size + ")" }
 
 // newNotice names as many files as fit. copies are how many of the files stay in the mail.
 func newNotice(n Notice, about kind, copies int) *notice {
-	t := &notice{
-		link:    n.Link,
-		open:    "To open, follow this link and log in:",
-		expires: "Available until " + n.Expires.UTC().Format("2 January 2006") + ".",
+	words := phrasesIn(n.Language)
+	t := &notice{words: words, place: n.Place, link: n.Link, until: words.date(n.Expires), count: len(n.Files)}
+	if taken := len(n.Files) - copies - n.unsigned - n.originals; taken > 0 {
+		t.leads = append(t.leads, words.lead(taken, about))
 	}
-	if taken := len(n.Files) - copies; taken > 0 {
-		t.leads = append(t.leads, lead(taken, about))
-	}
-	if copies > 0 {
-		t.leads = append(t.leads, cutLead)
-	}
-	if !n.ShowNames {
-		return t
-	}
-	left := maxNotice - 100 - len(strings.Join(t.leads, "")) - len(t.open) - len(t.link) - len(t.expires)
-	for i, file := range n.Files {
-		name := fmt.Sprintf("%s (%s)", shownName(file.Name), shownSize(file.Size))
-		left -= utf8.RuneCountInString(name) + 4
-		if i == maxNames || left < 0 {
-			t.more = fmt.Sprintf("and %d more", len(n.Files)-i)
-			break
+	for _, more := range []struct {
+		tell bool
+		lead string
+	}{{copies > 0, words.cut}, {n.originals > 0, words.masked}, {n.unsigned > 0, words.signed}, {n.imitated, words.imitated}} {
+		if more.tell {
+			t.leads = append(t.leads, more.lead)
 		}
-		t.names = append(t.names, name)
 	}
+	if n.ShowNames {
+		t.nameFiles(n.Files)
+	}
+	if n.Template != nil {
+		err := n.Template.fill(t)
+		if err == nil {
+			return t
+		}
+		t.failed = true
+	}
+	t.text, t.page = t.ownText(), t.ownPage()
 	return t
 }
 
-func lead(files int, about kind) string {
-	switch {
-	case about == aboutAmbiguous:
-		return "This mail could not be taken apart safely, so all of it was moved to a secure place."
-	case about == aboutDisowned:
-		return "The domain of this mail's sender says that it did not send it: it may be forged. All of it was moved to a secure place."
-	case about == aboutUnproven:
-		return "It could not be checked who sent this mail: it may be forged. All of it was moved to a secure place."
-	case about == aboutVirus:
-		return "A virus scanner found something in this mail. Open it only if you must. All of it was moved to a secure place."
-	case about == aboutTooLarge:
-		return "This mail is too large for Salesforce, so all of it was moved to a secure place."
-	case about == aboutText && files == 1:
-		return "The text of this mail is too long to be shown here, so it was moved to a secure place."
-	case files == 1:
-		return "1 file was taken out of this mail and moved to a secure place."
+// nameFiles names the first files, as many as fit into our own text.
+func (t *notice) nameFiles(files []File) {
+	left := maxNotice - 100
+	for _, text := range append([]string{t.words.trust, t.words.open, t.words.until, t.until, t.link}, t.leads...) {
+		left -= utf8.RuneCountInString(text) + 4
 	}
-	return fmt.Sprintf("%d files were taken out of this mail and moved to a secure place.", files)
+	for i, file := range files {
+		shown := shownFile{shownName(file.Name), t.words.size(file.Size)}
+		left -= utf8.RuneCountInString(shown.String()) + 4
+		if i == maxNames || left < 0 {
+			t.more = len(files) - i
+			return
+		}
+		t.names = append(t.names, shown)
+	}
 }
 
-// plain returns the notice as text, with CRLF. No line begins or ends with a space, so that it is the same
-// in format=flowed (RFC 3676).
-func (t *notice) plain() string {
+// list is the lines that name files.
+func (t *notice) list() []string {
+	var lines []string
+	for _, file := range t.names {
+		lines = append(lines, file.String())
+	}
+	if t.more > 0 {
+		lines = append(lines, fmt.Sprintf(t.words.more, t.more))
+	}
+	return lines
+}
+
+// ownText returns our own text. No line begins or ends with a space, so that it is the same in format=flowed (RFC 3676).
+func (t *notice) ownText() string {
 	var b strings.Builder
 	for _, lead := range t.leads {
 		b.WriteString("[" + lead + "]\r\n")
 	}
 	b.WriteString("\r\n")
-	for _, name := range t.names {
-		b.WriteString("* " + name + "\r\n")
+	for _, line := range t.list() {
+		b.WriteString("* " + line + "\r\n")
 	}
-	if t.more != "" {
-		b.WriteString("* " + t.more + "\r\n")
-	}
-	if len(t.names) > 0 || t.more != "" {
+	if len(t.list()) > 0 {
 		b.WriteString("\r\n")
 	}
-	b.WriteString(t.open + "\r\n" + t.link + "\r\n\r\n" + t.expires + "\r\n")
+	b.WriteString(t.words.open + "\r\n" + t.link + "\r\n\r\n" + t.expires() + " " + t.words.trust + "\r\n")
 	return b.String()
 }
 
-// ascii reports whether plain returns ASCII only.
-func (t *notice) ascii() bool {
-	for _, name := range t.names {
-		for i := range len(name) {
-			if name[i] >= utf8.RuneSelf {
-				return false
-			}
-		}
-	}
-	return true
-}
+func (t *notice) expires() string { return fmt.Sprintf(t.words.until, t.until) }
 
-// html returns the notice as HTML in ASCII, with CRLF, for any page whose charset contains ASCII.
-func (t *notice) html() string {
+// ownPage returns our own text as HTML, for any page whose charset contains ASCII.
+func (t *notice) ownPage() string {
 	var b strings.Builder
-	b.WriteString("\r\n<div role=\"note\" lang=\"en\" dir=\"ltr\" style=\"margin:1em 0;padding:0.5em 1em;border:1px solid #767676\">\r\n")
+	b.WriteString("\r\n<div role=\"note\" lang=\"" + t.words.lang + "\" dir=\"ltr\" style=\"margin:1em 0;padding:0.5em 1em;border:1px solid #767676\">\r\n")
 	for _, lead := range t.leads {
 		b.WriteString("<p>" + escape(lead) + "</p>\r\n")
 	}
-	if len(t.names) > 0 || t.more != "" {
+	if lines := t.list(); len(lines) > 0 {
 		b.WriteString("<ul>\r\n")
-		for _, name := range t.names {
-			b.WriteString("<li>" + escape(name) + "</li>\r\n")
-		}
-		if t.more != "" {
-			b.WriteString("<li>" + escape(t.more) + "</li>\r\n")
+		for _, line := range lines {
+			b.WriteString("<li>" + escape(line) + "</li>\r\n")
 		}
 		b.WriteString("</ul>\r\n")
 	}
 	link := escape(t.link)
-	b.WriteString("<p>" + escape(t.open) + "<br>\r\n<a href=\"" + link + "\">" + link + "</a></p>\r\n")
-	b.WriteString("<p>" + escape(t.expires) + "</p>\r\n</div>\r\n")
+	b.WriteString("<p>" + escape(t.words.open) + "<br>\r\n<a href=\"" + link + "\">" + link + "</a></p>\r\n")
+	b.WriteString("<p>" + escape(t.expires()) + " " + escape(t.words.trust) + "</p>\r\n</div>\r\n")
 	return b.String()
 }
+
+// plain returns the notice as text, with CRLF.
+func (t *notice) plain() string { return t.text }
+
+// html returns the notice as HTML in ASCII, with CRLF.
+func (t *notice) html() string { return t.page }
+
+// ascii reports whether plain returns ASCII only.
+func (t *notice) ascii() bool { return !isWide([]byte(t.text)) }
 
 // part returns the notice as a text/plain entity of its own: fields of RFC 2045, empty line, body.
 func (t *notice) part() ([]byte, error) {
@@ -196,69 +224,4 @@ func (t *notice) encoded() (body []byte, encoding string, err error) {
 	}
 	body, err = quote(t.plain())
 	return body, "quoted-printable", err
-}
-
-// quote encodes text in quoted-printable; its CRLFs stay line ends.
-func quote(text string) ([]byte, error) {
-	var b bytes.Buffer
-	w := quotedprintable.NewWriter(&b)
-	if _, err := io.WriteString(w, text); err != nil {
-		return nil, fmt.Errorf("quote the notice: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("quote the notice: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-// escape makes text safe in HTML, and ASCII.
-func escape(text string) string {
-	var b strings.Builder
-	for _, r := range html.EscapeString(text) {
-		if r < utf8.RuneSelf {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, "&#%d;", r)
-		}
-	}
-	return b.String()
-}
-
-// shownName makes a name safe to show: what is invisible or turns the direction of writing becomes
-// visible, path separators become "_" so that it is no link either, and a long name loses its middle.
-func shownName(name string) string {
-	var b strings.Builder
-	for _, r := range strings.ToValidUTF8(name, "?") {
-		switch {
-		case r == '/' || r == '\\':
-			b.WriteByte('_')
-		case r == ' ' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			fmt.Fprintf(&b, "[U+%04X]", r)
-		}
-	}
-	runes := []rune(b.String())
-	if len(runes) <= maxName {
-		return string(runes)
-	}
-	return string(runes[:maxName-20]) + "..." + string(runes[len(runes)-17:])
-}
-
-// shownSize is a size as people say it.
-func shownSize(size int64) string {
-	if size < 1000 {
-		return fmt.Sprintf("%d bytes", size)
-	}
-	n, unit := float64(size)/1000, "kB"
-	for _, next := range []string{"MB", "GB", "TB"} {
-		if n < 999.5 {
-			break
-		}
-		n, unit = n/1000, next
-	}
-	if n < 9.95 {
-		return fmt.Sprintf("%.1f %s", n, unit)
-	}
-	return fmt.Sprintf("%.0f %s", n, unit)
 }

@@ -276,13 +276,14 @@ func toUTF8(s, charset string) string {
 	return decoded
 }
 
-// encodingOf returns nil for UTF-8, for no charset and for one that is not known.
+// encodingOf returns nil for UTF-8, for no charset and for one that is not known, or known to be dropped by browsers, such as
+// ISO-2022-KR.
 func encodingOf(charset string) encoding.Encoding {
 	if charset == "" || isUTF8(charset) || isASCII(charset) {
 		return nil
 	}
 	enc, err := htmlindex.Get(charset)
-	if err != nil {
+	if err != nil || enc == encoding.Replacement {
 		return nil
 	}
 	return enc

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,14 +57,37 @@ type part struct {
 	// doubt says why this part must not stay as it is: another reader may see a file in it. A fixed phrase.
 	doubt string
 
-	// Of a multipart only. A child stands between two lines; the last line may be missing.
+	// message tells of a forwarded message that was walked: its only child is the mail in it.
+	message bool
+
+	// Of a multipart only, but for that child. A child stands between two lines; the last line may be missing.
 	children []*part
 	lines    []span
 	closed   bool // the last line is the closing one
 	empty    bool // there is neither a boundary line nor anything else
 }
 
-func (p *part) isMultipart() bool { return len(p.children) > 0 }
+func (p *part) isMultipart() bool { return len(p.children) > 0 && !p.message }
+
+// inMultipart reports whether a boundary line can end p.
+func (p *part) inMultipart() bool {
+	for q := p.parent; q != nil; q = q.parent {
+		if !q.message {
+			return true
+		}
+	}
+	return false
+}
+
+// around returns the innermost forwarded message that p is in, nil if there is none.
+func (p *part) around() *part {
+	for q := p.parent; q != nil; q = q.parent {
+		if q.message {
+			return q
+		}
+	}
+	return nil
+}
 
 // slot returns the whole place of child i: its boundary line, its header and body, and the CRLF that
 // belongs to the next boundary line (RFC 2046 section 5.1.1).
@@ -74,18 +98,22 @@ func (p *part) slot(i int) span {
 	return span{p.lines[i].start, p.end}
 }
 
-// path returns the IMAP-style number of the part (RFC 3501 section 6.4.5).
+// path returns the IMAP-style number of the part (RFC 3501 section 6.4.5). A multipart that is a forwarded message has
+// none of its own: its parts are numbered below the message.
 func (p *part) path() string {
 	if p.parent == nil {
 		return "1"
 	}
 	var numbers []string
 	for q := p; q.parent != nil; q = q.parent {
-		numbers = append(numbers, strconv.Itoa(q.index+1))
+		if !q.parent.message || !q.isMultipart() {
+			numbers = append(numbers, strconv.Itoa(q.index+1))
+		}
+		if q.parent.parent == nil && q.parent.message {
+			numbers = append(numbers, "1")
+		}
 	}
-	for i, j := 0, len(numbers)-1; i < j; i, j = i+1, j-1 {
-		numbers[i], numbers[j] = numbers[j], numbers[i]
-	}
+	slices.Reverse(numbers)
 	return strings.Join(numbers, ".")
 }
 
@@ -95,9 +123,13 @@ func (p *part) facts() gateway.Part {
 	return gateway.Part{
 		Path: p.path(), Type: p.typ, Disposition: p.disposition, Filename: gateway.NewSecret(p.name),
 		Encoding: p.encoding, Size: p.end - p.body,
-		InReport: !p.hinted && p.parent != nil && p.parent.typ == "multipart/report",
+		InReport:  !p.hinted && p.isIn("multipart/report"),
+		InMacFile: p.isIn("multipart/appledouble"),
+		Unclear:   p.hinted, Walked: p.message,
 	}
 }
+
+func (p *part) isIn(typ string) bool { return p.parent != nil && p.parent.typ == typ }
 
 // walk calls f for p and everything below it, in order, until f returns false for a part: what is below
 // that one is left out.

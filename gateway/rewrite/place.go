@@ -32,10 +32,10 @@ func (p *Plan) findPlace() place {
 	}
 	child := first
 	for q := first.parent; q != nil; child, q = q, q.parent {
-		if p.fates[q] == leaves && q.parent != nil {
+		if p.fates[q] == leaves && q.parent != nil || q.message || q.around() != nil {
 			continue
 		}
-		if p.fates[q] == leaves || addable(q.typ) {
+		if p.fates[q] == leaves || addable(q.typ) || p.isUnsigned(q) {
 			return place{in: q, index: child.index}
 		}
 	}

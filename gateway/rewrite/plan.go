@@ -11,6 +11,22 @@ import (
 // Judge gives the verdict on a leaf, and says why, in words for an admin.
 type Judge func(gateway.Part) (verdict gateway.Verdict, why string)
 
+// Rules say what becomes of what.
+type Rules struct {
+	// Judge is needed.
+	Judge Judge
+	// InlineImage is how many bytes a picture that a page shows may have, decoded, if it is to stay; 0 seals all.
+	InlineImage int64
+	// Text is nil if no personal data are looked for.
+	Text *TextRules
+	// PortalURL is what Secure Links begin with, so that those which a mail came with can be told; "" if not known.
+	PortalURL string
+	// SealForwarded seals each forwarded message as one file, even if nothing in it is one.
+	SealForwarded bool
+	// SealSigned seals a signed message with a file as one. Else its text stays, without the signature.
+	SealSigned bool
+}
+
 // Cause is why a mail is sealed whole that might have been taken apart.
 type Cause int
 
@@ -30,33 +46,48 @@ const (
 	leaves        // it is sealed and goes with its header
 	replaced      // it is sealed, and a short text takes the place of its body
 	copied        // it stays, and a copy of it is sealed
+	pictured      // it is a picture and sealed, and a placeholder takes its place
 )
 
 // Plan is what becomes of a mail: which parts stay, what is sealed, where the notice goes.
 type Plan struct {
 	msg    *Message
+	rules  Rules
 	whole  string
 	items  []Item
 	fates  map[*part]fate // of leaves that do not just stay, and of multiparts of which nothing stays
-	whys   map[*part]string
-	hosts  []*host
-	kept   int
-	sealed int
-	copies int   // of the items, those of parts that stay
-	cause  Cause // 0: it could not be taken apart
+	inside map[*part]inside
+	// unsigned are the signed entities that lose their signature, which may be nil.
+	unsigned  map[*part]*part
+	whys      map[*part]string
+	hosts     []*host
+	kept      int
+	sealed    int
+	copies    int // of the items, those of parts that stay
+	taken     int // of the items, those out of pages
+	unpacked  int // of the items, those that were in other items
+	evidences int // of the items, signed messages whose parts are judged one by one
+	imitated  bool
+	// personal is how often each detector of personal data found something, and tooPersonal tells that the text must not
+	// stay; originals are, of the items, the texts and the subject that stay masked.
+	personal    map[string]int
+	tooPersonal bool
+	originals   int
+	subject     maskedSubject
+	cause       Cause // 0: it could not be taken apart
 	// dropped are the fields of the top header that do not go on, by where they begin.
 	dropped map[int64]span
 }
 
-// NewPlan asks judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
+// NewPlan asks the judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
 // gateway.Error; other errors are those of reading the source. The source must outlive the plan.
-func NewPlan(m *Message, judge Judge) (*Plan, error) {
-	return newPlan(m, judge, m.Ambiguity)
+func NewPlan(m *Message, rules Rules) (*Plan, error) {
+	return newPlan(m, rules, m.Ambiguity)
 }
 
 // NewWholePlan seals the mail as one file, for a reason that is safe to log.
 func NewWholePlan(m *Message, reason string, cause Cause) (*Plan, error) {
-	p, err := newPlan(m, nil, reason)
+	p, err := newPlan(m, Rules{}, reason)
 	if err == nil {
 		p.cause = cause
 	}
@@ -92,22 +123,26 @@ func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 	}
 }
 
-func newPlan(m *Message, judge Judge, whole string) (*Plan, error) {
-	p := &Plan{msg: m, whole: whole, fates: make(map[*part]fate), whys: make(map[*part]string)}
+func newPlan(m *Message, rules Rules, whole string) (*Plan, error) {
+	p := &Plan{msg: m, rules: rules, whole: whole, fates: make(map[*part]fate), inside: make(map[*part]inside), unsigned: make(map[*part]*part), whys: make(map[*part]string), personal: make(map[string]int)}
+	if err := p.maskSubject(); err != nil {
+		return nil, err
+	}
 	if p.whole == "" {
-		if err := p.judge(judge); err != nil {
+		if err := p.judge(); err != nil {
 			return nil, err
 		}
 	}
-	if p.whole == "" && len(p.fates) > 0 {
+	if p.whole == "" && p.changes() {
 		p.msg.root.walk(func(q *part) bool {
 			if q.boundary.shaky && q.isMultipart() {
 				p.whole = whyShaky
 			}
-			return true
+			return !q.message // it was settled by itself
 		})
 	}
 	if p.whole == "" {
+		p.addSubject()
 		if err := p.collect(); err != nil {
 			return nil, fmt.Errorf("plan the mail: %w", err)
 		}
@@ -117,13 +152,19 @@ func newPlan(m *Message, judge Judge, whole string) (*Plan, error) {
 		p.items, p.kept, p.sealed = []Item{item}, 0, 1
 		return p, nil
 	}
+	if err := p.findImitations(); err != nil {
+		return nil, err
+	}
 	if len(p.items) > 0 {
-		if err := p.chooseHosts(); err != nil {
+		if err := p.chooseHosts(PlaceAuto); err != nil {
 			return nil, fmt.Errorf("place the notice: %w", err)
 		}
 	}
 	return p, nil
 }
+
+// changes tells that something is taken out of the mail.
+func (p *Plan) changes() bool { return len(p.fates) > 0 || len(p.inside) > 0 || p.subject.masked() }
 
 // Items returns what is to be sealed, in the mail's order. Without any, the mail leaves byte-identical
 // behind the added header fields.
@@ -136,33 +177,22 @@ func (p *Plan) Whole() (reason string, whole bool) { return p.whole, p.whole != 
 func (p *Plan) Parts() (kept, sealed int) { return p.kept, p.sealed }
 
 // judge sets the fates of all leaves, and then of the multiparts around them.
-func (p *Plan) judge(judge Judge) error {
+func (p *Plan) judge() error {
 	var err error
 	p.msg.root.walk(func(q *part) bool {
 		if q.isMultipart() || q.empty || err != nil {
 			return err == nil
 		}
-		verdict, why := judge(q.facts())
-		p.whys[q] = why
-		switch verdict {
-		case gateway.Keep:
-			if q.doubt != "" {
-				p.whole = q.doubt
-				return true
-			}
-			err = p.replaceLongText(q)
-		case gateway.Reject:
-			err = gateway.Errorf(gateway.CodeRejected, nil, "a part of the mail is not accepted here")
-		case gateway.Defer:
-			err = gateway.Errorf(gateway.CodeUnavailable, nil, "a part of the mail cannot be judged now")
-		default: // an unknown verdict seals, too
-			p.fates[q] = leaves
-		}
-		return true
+		err = p.judgeLeaf(q)
+		return p.fates[q] != leaves
 	})
 	if err != nil {
 		return err
 	}
+	if err := p.keepPictures(); err != nil {
+		return err
+	}
+	p.sealBodies()
 	root := p.msg.root
 	if p.whole == "" && p.fates[root] == leaves && root.doubt != "" {
 		p.whole = root.doubt
@@ -173,9 +203,66 @@ func (p *Plan) judge(judge Judge) error {
 	return p.copyLongPages()
 }
 
-// closeUp settles the multiparts below q, and q itself.
+func (p *Plan) judgeLeaf(q *part) error {
+	verdict, why, err := p.verdict(q)
+	if err != nil {
+		return err
+	}
+	p.whys[q] = why
+	switch verdict {
+	case gateway.Keep:
+		return p.keep(q)
+	case gateway.Reject:
+		return gateway.Errorf(gateway.CodeRejected, nil, "a part of the mail is not accepted here")
+	case gateway.Defer:
+		return gateway.Errorf(gateway.CodeUnavailable, nil, "a part of the mail cannot be judged now")
+	}
+	p.fates[q] = leaves // an unknown verdict seals, too
+	return nil
+}
+
+// verdict asks the judge for q, and again for what would stay although its bytes are those of a file.
+func (p *Plan) verdict(q *part) (gateway.Verdict, string, error) {
+	if q.message && p.rules.SealForwarded {
+		return gateway.Seal, "a forwarded message", nil
+	}
+	facts := q.facts()
+	verdict, why := p.rules.Judge(facts)
+	if verdict != gateway.Keep || q.message {
+		return verdict, why, nil
+	}
+	var err error
+	if facts.Content, err = contentOf(p.msg.src, q); facts.Content != "" && err == nil {
+		verdict, why = p.rules.Judge(facts)
+	}
+	return verdict, why, err
+}
+
+// keep settles a part that the judge lets stay. The limits of Salesforce are about the mail's own text alone, without the
+// files in it.
+func (p *Plan) keep(q *part) error {
+	nested := q.around() != nil
+	switch {
+	case q.message:
+		return nil
+	case q.doubt != "" && !nested:
+		p.whole = q.doubt
+		return nil
+	}
+	if err := p.lookInside(q); err != nil || p.fates[q] != stays {
+		return err
+	}
+	if !nested {
+		if err := p.replaceLongText(q); err != nil || p.fates[q] != stays {
+			return err
+		}
+	}
+	return p.lookForPersonal(q)
+}
+
+// closeUp settles the multiparts and the forwarded messages below q, and q itself.
 func (p *Plan) closeUp(q *part) error {
-	if !q.isMultipart() {
+	if len(q.children) == 0 {
 		return nil
 	}
 	for _, child := range q.children {
@@ -183,7 +270,11 @@ func (p *Plan) closeUp(q *part) error {
 			return err
 		}
 	}
-	if q.typ == "multipart/signed" || q.typ == "multipart/encrypted" {
+	switch {
+	case q.message:
+		p.closeMessage(q)
+		return nil
+	case q.typ == "multipart/signed", q.typ == "multipart/encrypted":
 		return p.closeEnvelope(q)
 	}
 	for _, child := range q.children {
@@ -193,44 +284,6 @@ func (p *Plan) closeUp(q *part) error {
 	}
 	p.fates[q] = leaves
 	return nil
-}
-
-// closeEnvelope keeps a signed or encrypted entity untouched or seals it as one: half of it is worth nothing.
-func (p *Plan) closeEnvelope(q *part) error {
-	signature, err := signatureOf(p.msg.src, q)
-	if err != nil {
-		return err
-	}
-	sealed := false
-	q.walk(func(r *part) bool {
-		sealed = sealed || p.fates[r] != stays && r != signature
-		return true
-	})
-	q.walk(func(r *part) bool {
-		switch {
-		case sealed:
-			p.whys[r] = "it is in a signed or encrypted message with a file"
-		case r == signature:
-			p.whys[r] = "the signature of what stays as it is"
-		}
-		delete(p.fates, r)
-		return true
-	})
-	switch {
-	case !sealed:
-	case q.parent == nil:
-		p.whole = whyEnvelope
-	default:
-		p.fates[q] = leaves
-	}
-	return nil
-}
-
-func envelopeName(q *part) string {
-	if q.typ == "multipart/signed" {
-		return "signed-message.eml"
-	}
-	return "encrypted-message.eml"
 }
 
 // collect makes the items and counts the parts.
@@ -247,8 +300,17 @@ func (p *Plan) collect() error {
 			p.sealed++
 			return false
 		case q.isMultipart():
+			if item, is := p.evidence(q); is {
+				p.items = append(p.items, item)
+				p.sealed++
+				p.evidences++
+			}
+		case p.isSignature(q), q.message && p.fates[q] == stays:
 		case p.fates[q] == stays:
 			p.kept++
+			if err = p.addOriginal(q); err == nil {
+				err = p.addInside(q)
+			}
 		default:
 			if p.fates[q] == copied {
 				p.kept++
@@ -256,32 +318,57 @@ func (p *Plan) collect() error {
 			}
 			p.sealed++
 			err = p.addLeaf(q)
+			if p.fates[q] == copied && err == nil {
+				err = p.addInside(q)
+			}
+			return !q.message
 		}
 		return true
 	})
 	return err
 }
 
+func (p *Plan) addInside(q *part) error {
+	for _, item := range p.inside[q].items {
+		if item.Name == "" {
+			var err error
+			if item.Name, err = madeName(len(p.items)+1, item); err != nil {
+				return err
+			}
+		}
+		p.items = append(p.items, item)
+		p.sealed++
+		if err := p.unpack(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *Plan) addLeaf(q *part) error {
 	name := q.name
 	switch p.fates[q] {
-	case replaced:
-		name = "message.txt"
-	case copied:
-		name = "message.html"
+	case replaced, copied:
+		name = bodyName(q)
 	}
 	item, err := leafItem(p.msg.src, q, name)
 	if err == nil && item.Name == "" {
 		item.Name, err = madeName(len(p.items)+1, item)
 	}
 	p.items = append(p.items, item)
-	return err
+	if err != nil || p.fates[q] != leaves {
+		return err
+	}
+	return p.unpackLeaf(q, item)
 }
 
-// Leaf is a part of the mail and what becomes of it.
+// Leaf is a part of the mail that is no multipart, and what becomes of it: a file, a text, or a forwarded message, whose
+// parts follow it if it stays.
 type Leaf struct {
 	Part   gateway.Part
 	Sealed bool
+	// Inside is how many files are taken out of its text, which stays.
+	Inside int
 	// Why is the judge's reason, or that which overruled it.
 	Why string
 }
@@ -291,9 +378,9 @@ func (p *Plan) Leaves() []Leaf {
 	var leaves []Leaf
 	p.msg.root.walk(func(q *part) bool {
 		if !q.isMultipart() && !q.empty {
-			leaves = append(leaves, Leaf{Part: q.facts(), Sealed: p.whole != "" || p.leaves(q), Why: p.why(q)})
+			leaves = append(leaves, Leaf{Part: q.facts(), Sealed: p.whole != "" || p.leaves(q), Inside: p.insideOf(q), Why: p.why(q)})
 		}
-		return true
+		return !q.message || !p.leaves(q)
 	})
 	return leaves
 }
@@ -303,18 +390,29 @@ func (p *Plan) why(q *part) string {
 	switch {
 	case p.whole != "":
 		return "the mail is sealed whole"
+	case p.fates[q] == replaced && p.tooPersonal:
+		return p.whys[q]
 	case p.fates[q] == replaced:
 		return p.whys[q] + ", but longer than Salesforce takes"
+	case p.fates[q] == pictured:
+		return p.whys[q] + ", but the page shows it: a placeholder takes its place"
 	case p.fates[q] == copied:
 		return p.whys[q] + ", which Salesforce cuts: a copy is sealed as message.html"
 	}
 	return p.whys[q]
 }
 
+func (p *Plan) insideOf(q *part) int {
+	if p.whole != "" || p.leaves(q) {
+		return 0
+	}
+	return len(p.inside[q].items)
+}
+
 // leaves reports whether q is sealed, by itself or with what it is in.
 func (p *Plan) leaves(q *part) bool {
 	for ; q != nil; q = q.parent {
-		if p.fates[q] == leaves || p.fates[q] == replaced {
+		if p.fates[q] == leaves || p.fates[q] == replaced || p.fates[q] == pictured {
 			return true
 		}
 	}

@@ -71,6 +71,10 @@ func (m *maker) multipart(depth int) bool {
 			if closed := m.multipart(depth + 1); !closed {
 				continue // the last part has its line end already
 			}
+		case depth < 3 && m.rand.IntN(5) == 0:
+			if closed := m.message(depth + 1); !closed {
+				continue
+			}
 		case m.rand.IntN(2) == 0:
 			m.text()
 		default:
@@ -83,6 +87,40 @@ func (m *maker) multipart(depth int) bool {
 		return true
 	}
 	return false
+}
+
+// message is a forwarded one with a text in it, which so stays, and whatever else. It reports whether its last line end belongs
+// to the boundary line behind it.
+func (m *maker) message(depth int) bool {
+	m.out.WriteString("Content-Type: " + []string{"message/rfc822", "message/global; name=a.eml\r\nContent-Disposition: attachment", "message/news\r\nContent-Transfer-Encoding: 8bit"}[m.rand.IntN(3)] + "\r\n\r\n")
+	head := fmt.Sprintf("Subject: forwarded %d\r\n", m.count)
+	m.out.WriteString(head)
+	if m.rand.IntN(3) == 0 {
+		m.text()
+		return true
+	}
+	m.count++
+	boundary := fmt.Sprintf("=_m%d", m.count)
+	fmt.Fprintf(&m.out, "Content-Type: multipart/mixed; boundary=\"%s\"\r\n\r\n--%s\r\n", boundary, boundary)
+	m.text()
+	m.out.WriteString("\r\n--" + boundary + "\r\n")
+	closed := true
+	switch {
+	case m.rand.IntN(2) == 0:
+		m.file()
+	case depth < 3:
+		closed = m.multipart(depth + 1)
+	default:
+		m.text()
+	}
+	if closed {
+		m.out.WriteString("\r\n")
+	}
+	if m.rand.IntN(4) == 0 {
+		return false
+	}
+	m.out.WriteString("--" + boundary + "--\r\n")
+	return true
 }
 
 // text is Latin-1, so that it cannot carry the notice and must stay byte for byte.

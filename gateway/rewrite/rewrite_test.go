@@ -160,7 +160,7 @@ func TestRejectAndDefer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = NewPlan(msg, func(gateway.Part) (gateway.Verdict, string) { return verdict, "" })
+		_, err = NewPlan(msg, Rules{Judge: func(gateway.Part) (gateway.Verdict, string) { return verdict, "" }})
 		if got := gateway.ErrorCode(err); got != want {
 			t.Errorf("%s: code %q, want %q", verdict, got, want)
 		}
@@ -191,7 +191,7 @@ func TestReadErrorsAreReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := NewPlan(msg, judge)
+	plan, err := NewPlan(msg, Rules{Judge: judge})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +213,8 @@ func TestNoticeStaysWithinItsLimits(t *testing.T) {
 	if length := len([]rune(made.plain())); length > maxNotice || len(made.names) > maxNames || len(made.names) == 0 {
 		t.Errorf("%d characters, %d names", length, len(made.names))
 	}
-	if want := fmt.Sprintf("and %d more", 500-len(made.names)); made.more != want || len(made.leads) != 2 {
-		t.Errorf("%q, want %q", made.more, want)
+	if want := 500 - len(made.names); made.more != want || len(made.leads) != 2 {
+		t.Errorf("%d more, want %d", made.more, want)
 	}
 	n.ShowNames = false
 	if text := newNotice(n, aboutFiles, 0).plain(); strings.Contains(text, "名") || !strings.Contains(text, "500 files") {
@@ -223,10 +223,13 @@ func TestNoticeStaysWithinItsLimits(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for size, want := range map[int64]string{0: "0 bytes", 999: "999 bytes", 1000: "1.0 kB", 9960: "10 kB", 999600: "1.0 MB", 12345678: "12 MB", 5e12: "5.0 TB"} {
-		if got := shownSize(size); got != want {
+	for size, want := range map[int64]string{0: "0 bytes", 1: "1 byte", 999: "999 bytes", 1000: "1.0 kB", 9960: "10 kB", 999600: "1.0 MB", 12345678: "12 MB", 5e12: "5.0 TB"} {
+		if got := english().size(size); got != want {
 			t.Errorf("%d: %q, want %q", size, got, want)
 		}
+	}
+	if got := german().size(1234567); got != "1,2 MB" {
+		t.Errorf("in German: %q", got)
 	}
 }
 

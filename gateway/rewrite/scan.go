@@ -36,12 +36,36 @@ const (
 // maxBoundary is far above the 70 characters of RFC 2046 section 5.1.1.
 const maxBoundary = 1000
 
-// Scan reads the mail once, from front to end, and returns its structure. Memory depends on the number of
-// parts and on limits.HeaderBytes only. A malformed mail is no error: see Message.Ambiguity.
+// Scan reads the mail from front to end and returns its structure. Memory depends on the number of parts and on
+// limits.HeaderBytes only. A malformed mail is no error: see Message.Ambiguity. It is read once, and at most maxScans
+// times if forwarded messages in it are ambiguous.
 func Scan(src Source, limits Limits) (*Message, error) {
-	s := &scanner{src: src, limits: limits, lines: newLineReader(src, bufferSize), msg: &Message{src: src, root: &part{}}}
+	var shut []int64
+	for {
+		s := newScanner(src, limits, shut)
+		failed, err := s.scan()
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("scan the mail: %w", err)
+		case failed == nil:
+			return s.msg, nil
+		}
+		shut = append(shut, failed.start)
+	}
+}
+
+func newScanner(src Source, limits Limits, shut []int64) *scanner {
+	return &scanner{src: src, limits: limits, shut: shut, lines: newLineReader(src, bufferSize), msg: &Message{src: src, root: &part{}}}
+}
+
+// scan returns the forwarded message in which the scan failed, if it was in one: then it is to be made again, with that
+// message shut.
+func (s *scanner) scan() (failed *part, err error) {
 	s.advance()
 	s.entity(s.msg.root, 0)
+	if s.err == nil && s.failed != nil {
+		return s.failed, nil
+	}
 	if s.err == nil && s.msg.Ambiguity == "" && !s.lines.clean() {
 		s.fail(whyBytes)
 	}
@@ -51,10 +75,7 @@ func Scan(src Source, limits Limits) (*Message, error) {
 	if s.err == nil {
 		s.err = s.finishSum()
 	}
-	if s.err != nil {
-		return nil, fmt.Errorf("scan the mail: %w", s.err)
-	}
-	return s.msg, nil
+	return nil, s.err
 }
 
 // beginSum begins the sum of the mail's body, which so costs no reading of its own.
@@ -95,14 +116,20 @@ type scanner struct {
 
 	open  []*part
 	count int
-	look  lookout
-	sum   hash.Hash // of the mail's body; nil before that begins
+
+	// in is the innermost forwarded message that the line is in, and failed the one in which the scan failed; shut are the
+	// starts of those that are taken as files.
+	in, failed *part
+	shut       []int64
+
+	look lookout
+	sum  hash.Hash // of the mail's body; nil before that begins
 }
 
 // fail ends the scan: the mail will be sealed whole.
 func (s *scanner) fail(why string) {
 	if s.msg.Ambiguity == "" {
-		s.msg.Ambiguity = why
+		s.msg.Ambiguity, s.failed = why, s.in
 	}
 	s.line.eof, s.hit = true, nil
 }
@@ -114,7 +141,7 @@ func (s *scanner) advance() {
 	if s.err != nil || s.msg.Ambiguity != "" {
 		return
 	}
-	s.endsLine = s.line.size() > int64(len(s.line.text)) && s.line.size() > 1
+	s.endsLine = s.line.ended && s.line.size() > 1
 	s.line, s.err = s.lines.next()
 	s.hit, s.closes, s.nearly = nil, false, false
 	if s.err != nil {
@@ -165,6 +192,10 @@ func (s *scanner) entity(p *part, depth int) {
 		s.multipart(p, depth)
 		return
 	}
+	if s.walks(p, depth) {
+		s.forwarded(p, depth)
+		return
+	}
 	s.text(p)
 	p.end = s.bodyEnd(p)
 }
@@ -173,7 +204,7 @@ func (s *scanner) entity(p *part, depth int) {
 // CRLF that ends the mail stands for the one before it, as other readers have it.
 func (s *scanner) bodyEnd(p *part) int64 {
 	end := s.line.start
-	if !s.line.eof || p.parent != nil && !p.isMultipart() && s.endsLine {
+	if !s.line.eof || p.inMultipart() && !p.isMultipart() && s.endsLine {
 		end -= 2
 	}
 	return max(end, p.body)
@@ -225,7 +256,7 @@ func (s *scanner) readBlock(p *part) error {
 	return nil
 }
 
-// text passes over the body of a leaf, or over what stands before or after the parts of a multipart.
+// text passes over the body of a leaf.
 func (s *scanner) text(p *part) {
 	measure := base64Size{}
 	for !s.stopped() {
@@ -235,7 +266,7 @@ func (s *scanner) text(p *part) {
 		if p.encoding == "base64" {
 			measure.line(s.line)
 		}
-		if s.look.idle() && !s.nearly {
+		if s.look.idle() {
 			s.passOver(p, &measure)
 		}
 		s.advance()
@@ -251,7 +282,7 @@ func (s *scanner) passOver(p *part, measure *base64Size) {
 	if p.encoding == "base64" {
 		see = measure.text
 	}
-	s.line = s.lines.pass(s.line, '-', s.limits.LineLength, see)
+	s.line = s.lines.pass(s.line, s.limits.LineLength, see)
 }
 
 // outside passes over a preamble or an epilogue, which no reader shows, but some search for files.

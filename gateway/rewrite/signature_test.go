@@ -39,10 +39,17 @@ func TestOnlyASignatureStaysInASignedEntity(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			mail := "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n" + test.parts + "--b--\r\n"
 			r := rewriteMail(t, []byte(mail))
+			if stays := len(r.names) == 0; stays != test.stays {
+				t.Errorf("sealed: %q", r.names)
+			}
+			if !test.stays && string(r.files[0]) != mail {
+				t.Errorf("the evidence is not the mail: %q", r.files[0])
+			}
 			want := whyEnvelope
 			if test.stays {
 				want = ""
 			}
+			r = way{rules: Rules{SealSigned: true}}.rewrite(t, []byte(mail), DefaultLimits())
 			if why, _ := r.plan.Whole(); why != want {
 				t.Errorf("whole: %q, want %q", why, want)
 			}
@@ -67,9 +74,11 @@ func TestLeavesSayWhatOverruledTheJudge(t *testing.T) {
 		{"nothing", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n" + file + "--b--\r\n", []string{"kept", "sealed"}},
 		{"a signature stays", signed(""), []string{"kept", "the signature of what stays as it is"}},
 		{"a signed file", "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n\r\ntext\r\n--o\r\n" + signed(file) + "--o--\r\n",
+			[]string{"kept", "kept", "sealed", "sealed"}},
+		{"a signed file alone", "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n\r\ntext\r\n--o\r\n" + strings.ReplaceAll(signed(file), "\r\n\r\ntext", "\r\nContent-Type: application/pdf\r\n\r\nx") + "--o--\r\n",
 			[]string{"kept", inSigned, inSigned, inSigned}},
 		{"a long text", "Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 30000), []string{"kept, but longer than Salesforce takes"}},
-		{"a mail sealed whole", signed(file), []string{"the mail is sealed whole", "the mail is sealed whole", "the mail is sealed whole"}},
+		{"a mail sealed whole", "Content-Type: multipart/mixed\r\n\r\n--b\r\n\r\n--b--\r\n", []string{"the mail is sealed whole"}},
 	} {
 		var got []string
 		for _, leaf := range rewriteMail(t, []byte(test.mail)).plan.Leaves() {

@@ -41,8 +41,10 @@ func section(src io.ReaderAt, s span) *io.SectionReader {
 // line is one line of the source. Of a line over the buffer's size text holds the beginning only.
 type line struct {
 	span
-	text []byte // without the line end; valid until the next line is read
-	eof  bool   // there is no line: start and end are the end of the source
+	text  []byte // without the line end; valid until the next line is read
+	cut   bool   // text is not all of it
+	ended bool   // there is a line end
+	eof   bool   // there is no line: start and end are the end of the source
 }
 
 // lineReader cuts the source into lines and sees what no honest mail has: NUL, bare CR, bare LF.
@@ -90,10 +92,12 @@ func (r *lineReader) next() (line, error) {
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
 		r.head = append(r.head[:0], text...)
-		l.text = r.head
+		l.text, l.cut = r.head, true
 		err = r.skip(text)
+		l.ended = err == nil
 	case err == nil:
 		r.count(text, 0)
+		l.ended = true
 		l.text = bytes.TrimSuffix(text[:len(text)-1], []byte{'\r'})
 	default:
 		l.text = text
@@ -107,16 +111,16 @@ func (r *lineReader) next() (line, error) {
 }
 
 // pass passes over the lines that follow in the buffer, whole ones of at most limit bytes that end with CRLF and do not
-// begin with stop, and hands each to see, without its line end. It returns the last of them, or before if there is none.
-func (r *lineReader) pass(before line, stop byte, limit int64, see func(text []byte)) line {
+// begin with "-", and hands each to see, without its line end. It returns the last of them, or before if there is none.
+func (r *lineReader) pass(before line, limit int64, see func(text []byte)) line {
 	buffered, _ := r.in.Peek(r.in.Buffered()) // never fails: it is there
 	rest := buffered
-	for len(rest) > 1 && rest[0] != stop {
+	for len(rest) > 1 && rest[0] != '-' {
 		end := bytes.IndexByte(rest, '\n')
 		if end < 1 || rest[end-1] != '\r' || int64(end) >= limit {
 			break
 		}
-		before = line{span: span{r.at, r.at + int64(end) + 1}, text: rest[:end-1]}
+		before = line{span: span{r.at, r.at + int64(end) + 1}, text: rest[:end-1], ended: true}
 		see(before.text)
 		r.at, r.crlfs, rest = before.end, r.crlfs+1, rest[end+1:]
 	}

@@ -12,6 +12,7 @@ import (
 
 // textCount learns about a decoded text what the notice must know.
 type textCount struct {
+	size       int64 // in bytes
 	characters int64 // in UTF-16 units, as Salesforce counts
 	wide       bool  // an octet above 127 is in it
 	broken     bool  // it is not UTF-8
@@ -28,6 +29,7 @@ func newTextCount() *textCount {
 }
 
 func (c *textCount) Write(text []byte) (int, error) {
+	c.size += int64(len(text))
 	for _, b := range text {
 		if b&0xC0 != 0x80 {
 			c.characters++

@@ -59,7 +59,7 @@ func (m *Message) eachShortField(each func(field) error) error {
 // writeWhole writes the short mail that takes the place of one sealed whole.
 func (p *Plan) writeWhole(m *meter, n *notice) error {
 	err := p.msg.eachShortField(func(f field) error {
-		if _, err := m.Write(f.raw); err != nil {
+		if _, err := m.Write(p.shownField(f)); err != nil {
 			return fmt.Errorf("write the header: %w", err)
 		}
 		return nil
@@ -106,7 +106,7 @@ func (p *Plan) writeSingle(m *meter, n *notice) error {
 		if _, dropped := p.dropped[f.start]; dropped || f.isMIME() {
 			continue
 		}
-		if _, err := m.Write(f.raw); err != nil {
+		if _, err := m.Write(p.shownField(f)); err != nil {
 			return fmt.Errorf("write the header: %w", err)
 		}
 	}
@@ -133,7 +133,7 @@ func (p *Plan) writeWrapped(m *meter, n *notice, edits []edit, link string) erro
 		if f.name == "mime-version" {
 			version = ""
 		}
-		if _, err := m.Write(f.raw); err != nil {
+		if _, err := m.Write(p.shownField(f)); err != nil {
 			return fmt.Errorf("write the header: %w", err)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 // Output is what is added to the mail.
@@ -39,15 +41,21 @@ func (p *Plan) write(m *meter, out Output) error {
 		return err
 	}
 	root := p.msg.root
+	out.Notice.imitated, out.Notice.unsigned, out.Notice.originals = p.imitated, p.evidences, p.originals
+	if out.Notice.Place != "" && out.Notice.Place != PlaceAuto && p.whole == "" {
+		if err := p.chooseHosts(out.Notice.Place); err != nil {
+			return fmt.Errorf("place the notice: %w", err)
+		}
+	}
 	switch {
 	case p.whole != "":
 		return p.writeWhole(m, newNotice(out.Notice, aboutWhole(p.cause), 0))
 	case len(p.items) == 0:
 		return p.copyMail(m, nil)
-	case !root.isMultipart() && p.fates[root] != copied:
+	case p.fates[root] == leaves && !root.isMultipart(), p.fates[root] == replaced:
 		about := aboutFiles
 		if p.fates[root] == replaced {
-			about = aboutText
+			about = p.about()
 		}
 		return p.writeSingle(m, newNotice(out.Notice, about, 0))
 	}
@@ -56,10 +64,16 @@ func (p *Plan) write(m *meter, out Output) error {
 
 // about says what the notice of a multipart is about.
 func (p *Plan) about() kind {
+	if len(p.inside) > 0 {
+		return aboutFiles
+	}
 	for _, fate := range p.fates {
-		if fate == leaves {
+		if fate == leaves || fate == pictured {
 			return aboutFiles
 		}
+	}
+	if p.tooPersonal {
+		return aboutPersonal
 	}
 	return aboutText
 }
@@ -81,9 +95,12 @@ func (p *Plan) copyMail(m *meter, edits []edit) error {
 	return apply(m, p.msg.src, span{root.body, p.msg.src.Size()}, body)
 }
 
-// dropEdits remove the fields that do not go on, of what begins at from.
+// dropEdits remove the fields that do not go on, and mask the subject, of what begins at from.
 func (p *Plan) dropEdits(from int64) []edit {
 	var edits []edit
+	if p.subject.masked() && p.subject.field.start >= from {
+		edits = append(edits, replace(p.subject.field.span, p.subject.instead))
+	}
 	for start, s := range p.dropped {
 		if start >= from {
 			edits = append(edits, remove(s))
@@ -103,6 +120,15 @@ func (p *Plan) writeParts(m *meter, n *notice, link string) error {
 		found := p.settle(p.findPlace())
 		home = &found
 	}
+	unsigned, err := p.unsignEdits()
+	if err != nil {
+		return err
+	}
+	pictures, err := p.pictureEdits()
+	if err != nil {
+		return err
+	}
+	edits = append(append(edits, unsigned...), pictures...)
 	removed, err := p.removals(p.msg.root, n, home)
 	if err != nil {
 		return err
@@ -125,37 +151,55 @@ func (p *Plan) noticeEdits(n *notice) (edits []edit, told bool, err error) {
 		if err != nil {
 			return nil, false, err
 		}
-		more, err := replaceBody(p.msg.src, q, string(body), encoding)
+		described := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: " + encoding + "\r\n"
+		more, err := replaceBody(p.msg.src, q, described, string(body))
 		if err != nil {
 			return nil, false, err
 		}
 		edits = append(edits, more...)
 		told = true
 	}
-	carry, cut := len(p.hosts) > 0, false
-	for _, h := range p.hosts {
-		carry = carry && h.carries(n)
-		cut = cut || p.fates[h.part] == copied && h.carries(n)
+	hosts := p.carriers(n, told)
+	for _, h := range hosts {
+		more, err := h.insertion(p.msg.src, n, p.inside[h.part].splices)
+		if err != nil {
+			return nil, false, err
+		}
+		edits = append(edits, more...)
+		told = true
 	}
-	if !carry && !told && !cut {
-		return nil, false, nil
-	}
-	for _, h := range p.hosts {
-		if !h.carries(n) {
+	for q, found := range p.inside {
+		if slices.ContainsFunc(hosts, func(h *host) bool { return h.part == q }) {
 			continue
 		}
-		more, err := h.insertion(p.msg.src, n)
+		more, err := textEdits(p.msg.src, q, found.splices)
 		if err != nil {
 			return nil, false, err
 		}
 		edits = append(edits, more...)
-		told = true
 	}
 	return edits, told, nil
 }
 
-// replaceBody puts a short text in the place of a long one; only the fields that describe the body change.
-func replaceBody(src io.ReaderAt, q *part, body, encoding string) ([]edit, error) {
+// carriers returns the bodies that carry the notice.
+func (p *Plan) carriers(n *notice, told bool) []*host {
+	var carriers []*host
+	cut := false
+	for _, h := range p.hosts {
+		if h.carries(n) {
+			carriers = append(carriers, h)
+			cut = cut || p.fates[h.part] == copied
+		}
+	}
+	if len(carriers) < len(p.hosts) && !told && !cut {
+		return nil
+	}
+	return carriers
+}
+
+// replaceBody puts something else in the place of a body; only the fields that describe the body change, to described,
+// which is whole lines.
+func replaceBody(src io.ReaderAt, q *part, described, body string) ([]edit, error) {
 	block := make([]byte, q.body-q.start)
 	if _, err := src.ReadAt(block, q.start); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read a header: %w", err)
@@ -164,11 +208,15 @@ func replaceBody(src io.ReaderAt, q *part, body, encoding string) ([]edit, error
 	last := q.start
 	for _, f := range fields(block, q.start) {
 		last = f.end
-		if f.name == "content-type" || f.name == "content-transfer-encoding" {
+		switch f.name {
+		case "content-type", "content-transfer-encoding":
 			edits = append(edits, remove(f.span))
+		case "content-disposition":
+			if strings.Contains(described, "Content-Disposition:") {
+				edits = append(edits, remove(f.span))
+			}
 		}
 	}
-	described := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: " + encoding + "\r\n"
 	if !q.blank {
 		described += "\r\n"
 	}
