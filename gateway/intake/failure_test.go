@@ -235,6 +235,52 @@ func TestEveryFailedReadOfTheSpoolLeavesNothing(t *testing.T) {
 	}
 }
 
+// onceFailingSpool is a mail of which one read fails.
+type onceFailingSpool struct {
+	gateway.Spooled
+	reads, at int
+}
+
+func (s *onceFailingSpool) ReadAt(p []byte, offset int64) (int, error) {
+	if s.reads++; s.reads == s.at {
+		return 0, errBroken
+	}
+	return s.Spooled.ReadAt(p, offset)
+}
+
+// TestMailThatCannotBeTakenApartIsSealedWhole: what goes wrong while a mail is taken apart, whatever it is, leads to the
+// whole mail in one file and to nothing else, or to an error if the mail cannot be read at all.
+func TestMailThatCannotBeTakenApartIsSealedWhole(t *testing.T) {
+	f := newFixture(t)
+	whole := 0
+	for at := range f.readsOf(t, largeMail()) {
+		before := f.objects(t)
+		id, err := f.intake.Accept(t.Context(), envelope(), &onceFailingSpool{Spooled: f.spooled(t, largeMail()), at: at + 1})
+		if err != nil {
+			if after := f.objects(t); len(after) != len(before) {
+				t.Errorf("read %d: %d objects are left of a refused mail", at, len(after)-len(before))
+			}
+			continue
+		}
+		m := f.database.mails[len(f.database.mails)-1]
+		if m.ID.String() != id || m.Package == nil {
+			t.Fatalf("read %d: %s is not the last mail, or has no package", at, id)
+		}
+		if len(m.Package.Items) == 1 {
+			whole++
+			if got := m.Package.Items[0].Size; got != int64(len(largeMail())) {
+				t.Errorf("read %d: %d bytes were sealed", at, got)
+			}
+		}
+		if n := len(f.objects(t)) - len(before); n != len(m.Package.Objects) && m.Copy.Object == "" || n > len(m.Package.Objects)+1 {
+			t.Errorf("read %d: %d objects are there, the package has %d", at, n, len(m.Package.Objects))
+		}
+	}
+	if whole == 0 {
+		t.Error("no mail was sealed whole")
+	}
+}
+
 // TestCopyThatLacksItsEndIsNeverStored fails the last reads of a text so long that the copy is on its way
 // to the store by then.
 func TestCopyThatLacksItsEndIsNeverStored(t *testing.T) {

@@ -210,15 +210,12 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 	if err := t.findFirst(ctx, message); err != nil || t.repeated {
 		return none, err
 	}
-	if err := t.decide(message); err != nil {
-		return none, err
+	queued, err := t.carryOut(ctx, mail, message, t.decide)
+	if errors.Is(err, rewrite.ErrPlan) {
+		queued, err = t.carryOutWhole(ctx, mail, message, err)
 	}
-	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {
-		return none, fmt.Errorf("seal the parts: %w", storageError(err))
-	}
-	queued, err := t.write(ctx, mail, message)
 	if err != nil {
-		return none, fmt.Errorf("write the mail that goes on: %w", storageError(err))
+		return none, err
 	}
 	if err := t.blobs.Commit(ctx, t.stored.names...); err != nil {
 		return none, fmt.Errorf("make the objects durable: %w", storageError(err))
@@ -228,6 +225,41 @@ func (t *transaction) prepare(ctx context.Context, mail gateway.Spooled, message
 		Authentication: t.authentication, Scan: t.virus, Silence: t.silent, Fingerprint: t.fingerprint,
 		Package: t.pack(), Copy: queued, Deliveries: t.deliveries,
 	}, nil
+}
+
+// carryOut decides what becomes of the mail, and does it.
+func (t *transaction) carryOut(ctx context.Context, mail gateway.Spooled, message *rewrite.Message,
+	decide func(*rewrite.Message) error,
+) (gateway.QueuedMail, error) {
+	if err := decide(message); err != nil {
+		return gateway.QueuedMail{}, err
+	}
+	if err := t.timed(&t.timings.seal, func() error { return t.seal(ctx) }); err != nil {
+		return gateway.QueuedMail{}, fmt.Errorf("seal the parts: %w", storageError(err))
+	}
+	queued, err := t.write(ctx, mail, message)
+	if err != nil {
+		return gateway.QueuedMail{}, fmt.Errorf("write the mail that goes on: %w", storageError(err))
+	}
+	return queued, nil
+}
+
+// carryOutWhole seals a mail whole that could not be taken apart: else its sender would try for days, and in vain.
+func (t *transaction) carryOutWhole(ctx context.Context, mail gateway.Spooled, message *rewrite.Message, failed error) (gateway.QueuedMail, error) {
+	if err := t.stored.discard(ctx); err != nil {
+		return gateway.QueuedMail{}, err
+	}
+	t.stored.names, t.sealed = nil, nil
+	queued, err := t.carryOut(ctx, mail, message, t.decideWhole)
+	if err == nil {
+		t.options.Logger.WarnContext(ctx, "a mail could not be taken apart as planned: it is sealed whole", "mail", t.id.String(), "error", failed)
+	}
+	return queued, err
+}
+
+// decideWhole seals the mail as one file, since it could not be taken apart.
+func (t *transaction) decideWhole(message *rewrite.Message) error {
+	return t.makePlan(message, whole{reason: "it could not be taken apart as planned"})
 }
 
 // decide makes the plan from what the judges, the policy and Salesforce's limits say.

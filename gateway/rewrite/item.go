@@ -25,8 +25,18 @@ type Item struct {
 }
 
 // Open returns the file's bytes from the beginning, decoded, as a stream. It may be called again; the
-// source must still be there.
-func (i Item) Open() io.Reader { return i.open() }
+// source must still be there. Its errors are ErrPlan.
+func (i Item) Open() io.Reader { return &itemReader{i.open()} }
+
+type itemReader struct{ r io.Reader }
+
+func (r *itemReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", ErrPlan, err)
+	}
+	return n, err
+}
 
 // rawItem is a range of the source as it stands.
 func rawItem(src io.ReaderAt, s span, name, typ string) Item {

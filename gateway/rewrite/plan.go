@@ -79,10 +79,18 @@ type Plan struct {
 	dropped map[int64]span
 }
 
+// ErrPlan tells that a mail cannot be taken apart as planned, for what is in it or because it cannot be read: NewWholePlan
+// may still do.
+var ErrPlan = errors.New("the mail cannot be taken apart as planned")
+
 // NewPlan asks the judge for each leaf and decides the rest. A Reject or Defer verdict comes back as a
-// gateway.Error; other errors are those of reading the source. The source must outlive the plan.
+// gateway.Error; any other error is ErrPlan. The source must outlive the plan.
 func NewPlan(m *Message, rules Rules) (*Plan, error) {
-	return newPlan(m, rules, m.Ambiguity)
+	p, err := newPlan(m, rules, m.Ambiguity)
+	if err != nil && gateway.ErrorCode(err) == gateway.CodeInternal {
+		err = fmt.Errorf("%w: %w", ErrPlan, err)
+	}
+	return p, err
 }
 
 // NewWholePlan seals the mail as one file, for a reason that is safe to log.

@@ -26,10 +26,13 @@ type Written struct {
 	HeaderUTF8 bool // an octet above 127 is in the header: SMTPUTF8 (RFC 6531)
 }
 
-// Write streams the rewritten mail to w. It may be called again.
+// Write streams the rewritten mail to w. It may be called again. An error that is not w's is ErrPlan.
 func (p *Plan) Write(w io.Writer, out Output) (Written, error) {
 	m := &meter{w: w, inHeader: true}
 	err := p.write(m, out)
+	if err != nil && m.failed == nil {
+		err = fmt.Errorf("%w: %w", ErrPlan, err)
+	}
 	if err != nil {
 		return Written{}, fmt.Errorf("rewrite the mail: %w", err)
 	}
@@ -234,11 +237,15 @@ type meter struct {
 	w        io.Writer
 	inHeader bool
 	written  Written
+	failed   error // of w
 }
 
 func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
 	m.written.Size += int64(n)
+	if err != nil {
+		m.failed = err
+	}
 	switch {
 	case m.inHeader:
 		m.written.HeaderUTF8 = m.written.HeaderUTF8 || isWide(p)
