@@ -1,10 +1,12 @@
 package rewrite
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
+	"slices"
 	"strings"
 )
 
@@ -95,7 +97,8 @@ func (p *Plan) measureHost(h *host, at Place) error {
 		return err
 	}
 	page := &htmlPlace{}
-	text := io.TeeReader(h.script.reader(io.TeeReader(left, &h.size)), h.text)
+	broken := &brokenFinder{}
+	text := io.TeeReader(h.script.reader(io.TeeReader(left, &h.size)), io.MultiWriter(h.text, broken))
 	if h.html {
 		err = page.find(text)
 	}
@@ -108,10 +111,24 @@ func (p *Plan) measureHost(h *host, at Place) error {
 	if err != nil {
 		return err
 	}
-	if h.html && page.nowhere() {
-		return errText
+	if h.html && page.nowhere() || broken.found && h.script.coding != nil && !h.script.single {
+		return errText // half a character before the notice would take a part of it
 	}
 	return p.settleHost(h, page, at)
+}
+
+// brokenFinder looks for what a decoder writes in the place of what it cannot read.
+type brokenFinder struct {
+	found bool
+	tail  []byte
+}
+
+func (f *brokenFinder) Write(p []byte) (int, error) {
+	const replacement = "\uFFFD"
+	edge := slices.Concat(f.tail, p[:min(len(p), len(replacement)-1)])
+	f.found = f.found || bytes.Contains(edge, []byte(replacement)) || bytes.Contains(p, []byte(replacement))
+	f.tail = append(f.tail[:0], p[max(0, len(p)-len(replacement)+1):]...)
+	return len(p), nil
 }
 
 // settleHost turns the place of the notice into one of the text as it came.

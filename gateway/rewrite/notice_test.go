@@ -220,3 +220,50 @@ func TestNoticeStandsWhereTheAdminWants(t *testing.T) {
 		}
 	}
 }
+
+// Where half a character stands in the text, the notice would be read with the other half: it gets a part of its own.
+func TestBrokenTextDoesNotSwallowTheNotice(t *testing.T) {
+	for charset, text := range map[string]string{
+		"utf-16":    "\xff\xfeh\x00i\x00!",
+		"utf-16be":  "\x00h\x00i\x00",
+		"shift_jis": "hi \x93",
+		"big5":      "hi \xa4",
+		"gb18030":   "hi \x81\x30\x81",
+	} {
+		r := rewriteMail(t, []byte(inCharset(t, "text/plain", charset, "base64", []byte(text))))
+		if msg := scanMail(t, string(r.mail)); len(msg.root.children) != 2 || !bytes.Contains(r.mail, []byte(testLink[:40])) {
+			t.Errorf("%s: the notice is in the text:\n%s", charset, r.mail)
+		}
+	}
+}
+
+// The notice stands where a browser shows it, whatever the page is.
+func TestNoticeIsShownInEveryPage(t *testing.T) {
+	for name, test := range map[string]struct{ page, before, after string }{
+		"no body":           {"<p>Hi</p>\r\n", "<p>Hi</p>", ""},
+		"two bodies":        {"<body><p>One</p></body><body><p>Two</p></body>", "Two", "</body>"},
+		"behind the page":   {"<html><body><p>Hi</p></body></html>\r\nmore", "Hi", "</body>"},
+		"open comment":      {"<html><body><p>Hi</p><!-- never closed", "<body>", "<p>Hi"},
+		"open style":        {"<html><body><p>Hi</p><style>p {", "<body>", "<p>Hi"},
+		"plaintext":         {"<html><body><p>Hi</p><plaintext>x", "<body>", "<p>Hi"},
+		"open textarea":     {"<html><body><p>Hi</p><textarea>x", "<body>", "<p>Hi"},
+		"open select":       {"<html><body><p>Hi</p><select><option>x</body></html>", "<body>", "<p>Hi"},
+		"hidden wrapper":    {"<html><body><div style='display:none'>x</body></html>", "<body>", "<div style"},
+		"hidden and closed": {"<html><body><div style='display:none'>x</div><p>Hi</p></body></html>", "Hi", "</body>"},
+	} {
+		mail := "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: text/html\r\n\r\n" + test.page +
+			"\r\n--B\r\nContent-Type: application/pdf\r\n\r\n%PDF\r\n--B--\r\n"
+		r := string(rewriteMail(t, []byte(mail)).mail)
+		at := strings.Index(r, `<div role="note"`)
+		if at < 0 || !strings.Contains(r[:at], test.before) || test.after != "" && !strings.Contains(r[at:], test.after) {
+			t.Errorf("%s:\n%s", name, r)
+		}
+	}
+	for name, page := range map[string]string{"frames": "<html><frameset><frame src=x></frameset></html>", "hidden body": "<html><body hidden>x</body></html>"} {
+		mail := "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: text/html\r\n\r\n" + page +
+			"\r\n--B\r\nContent-Type: application/pdf\r\n\r\n%PDF\r\n--B--\r\n"
+		if msg := scanMail(t, string(rewriteMail(t, []byte(mail)).mail)); len(msg.root.children) != 2 {
+			t.Errorf("%s: the notice is in the page", name)
+		}
+	}
+}
