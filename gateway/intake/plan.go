@@ -37,11 +37,11 @@ func (t *transaction) makePlan(message *rewrite.Message, judged whole) error {
 }
 
 func (t *transaction) planAs(message *rewrite.Message, judged whole) (err error) {
+	rules := t.options.Rules
+	rules.PortalURL = t.firstRoute().PortalURL
 	if judged.reason != "" {
-		t.plan, err = rewrite.NewWholePlan(message, judged.reason, judged.cause)
+		t.plan, err = rewrite.NewWholePlan(message, rules, judged.reason, judged.cause)
 	} else {
-		rules := t.options.Rules
-		rules.PortalURL = t.firstRoute().PortalURL
 		t.plan, err = rewrite.NewPlan(message, rules)
 	}
 	if err != nil {

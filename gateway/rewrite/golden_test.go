@@ -90,7 +90,7 @@ func (w way) rewrite(t testing.TB, mail []byte, limits Limits) result {
 	w.rules.Judge, w.rules.InlineImage = judge, DefaultInlineImage
 	plan, err := NewPlan(msg, w.rules)
 	if w.whole != "" {
-		plan, err = NewWholePlan(msg, w.whole, CauseDisowned)
+		plan, err = NewWholePlan(msg, w.rules, w.whole, CauseDisowned)
 	}
 	if err == nil && w.ours != "" {
 		_, err = plan.Drop(func(name, value string) bool {

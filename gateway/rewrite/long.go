@@ -42,7 +42,7 @@ func (p *Plan) copyLongPages() error {
 			return false
 		}
 		var long bool
-		if q.typ != "text/html" {
+		if q.typ != "text/html" || p.fates[q] != stays {
 			return true
 		}
 		if long, err = p.isLonger(q, limit); long {

@@ -173,7 +173,7 @@ func (p *Plan) sealBodies() {
 	}
 	p.msg.root.walk(func(q *part) bool {
 		switch {
-		case p.fates[q] == leaves || q.typ == "multipart/report":
+		case p.fates[q] == leaves:
 			return false
 		case q.message: // it must not keep what the answer above it lost
 			p.sealAsOne(q, "a forwarded message in a mail whose text holds personal data")

@@ -182,3 +182,31 @@ func TestMaskedSignedMail(t *testing.T) {
 		t.Errorf("sealed %q:\n%s", r.names, r.mail)
 	}
 }
+
+// Nothing that is sealed for its personal data goes on by another way.
+func TestPersonalDataGoByNoOtherWay(t *testing.T) {
+	sealing := Rules{Text: textRules(t, map[string]Action{personal.Card: ActionSeal}), InlineImage: DefaultInlineImage}
+	long := strings.Repeat("<p>text</p>\r\n", 12000)
+	for name, mail := range map[string]string{
+		"a page that would be cut": "Subject: x\r\nContent-Type: text/html\r\n\r\n<p>card " + card + "</p>" + long,
+		"a report": "Subject: x\r\nContent-Type: multipart/report; boundary=B\r\n\r\n--B\r\n\r\ncard " + card +
+			"\r\n--B\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n--B--\r\n",
+		"two subjects":      "Subject: a\r\nSubject: card " + card + "\r\nThread-Topic: card " + card + "\r\n\r\nHello\r\n",
+		"a field or a text": "Subject: a\r\nSubject : card " + card + "\r\n\r\nHello\r\n",
+		"a forwarded mail":  "Subject: x\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\ncard " + card + "\r\n",
+	} {
+		if r := personally(t, sealing, mail); bytes.Contains(r.mail, []byte("4111")) || len(r.names) == 0 {
+			t.Errorf("%s: sealed %q:\n%.1500s", name, r.names, r.mail)
+		}
+	}
+	whole := way{rules: masking(t), whole: "a reason"}.rewrite(t, []byte("Subject: card "+card+"\r\n\r\nx\r\n"), DefaultLimits())
+	if bytes.Contains(whole.mail, []byte("4111")) || whole.plan.Personal()[personal.Card] != 1 {
+		t.Errorf("sealed whole: %s", whole.mail)
+	}
+	encodedLong := "=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte("card "+card+strings.Repeat(" word", 200))) + "?="
+	for line := range strings.SplitSeq(string(personally(t, masking(t), "Subject: "+encodedLong+"\r\n\r\nx\r\n").mail), "\r\n") {
+		if len(line) > 998 {
+			t.Errorf("a line of %d octets", len(line))
+		}
+	}
+}

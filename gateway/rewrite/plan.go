@@ -73,7 +73,7 @@ type Plan struct {
 	personal    map[string]int
 	tooPersonal bool
 	originals   int
-	subject     maskedSubject
+	subject     maskedFields
 	cause       Cause // 0: it could not be taken apart
 	// dropped are the fields of the top header that do not go on, by where they begin.
 	dropped map[int64]span
@@ -93,9 +93,9 @@ func NewPlan(m *Message, rules Rules) (*Plan, error) {
 	return p, err
 }
 
-// NewWholePlan seals the mail as one file, for a reason that is safe to log.
-func NewWholePlan(m *Message, reason string, cause Cause) (*Plan, error) {
-	p, err := newPlan(m, Rules{}, reason)
+// NewWholePlan seals the mail as one file, for a reason that is safe to log. Of the rules those about the subject count.
+func NewWholePlan(m *Message, rules Rules, reason string, cause Cause) (*Plan, error) {
+	p, err := newPlan(m, rules, reason)
 	if err == nil {
 		p.cause = cause
 	}

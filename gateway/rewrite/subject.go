@@ -11,17 +11,22 @@ import (
 	"sealpost/gateway/policy/personal"
 )
 
-// maskedSubject is the subject of the mail in which personal data are masked: its field as it came, and what goes on.
-type maskedSubject struct {
-	field   field
-	instead string
-	decoded string
+// maskedFields are the fields that say what the mail is about, and in which personal data are masked.
+type maskedFields struct {
+	instead map[int64]edited // by where a field begins
+	decoded []string         // as they came
 }
 
-func (s maskedSubject) masked() bool { return s.instead != "" }
+// edited is a range of the source and what takes its place.
+type edited struct {
+	span
+	text string
+}
 
-// maskSubject looks for personal data in the first Subject field of the mail. They are masked by each action but that of
-// counting, since a mail needs a subject.
+func (s maskedFields) masked() bool { return len(s.instead) > 0 }
+
+// maskSubject looks for personal data in the Subject and Thread-Topic fields of the mail. They are masked by each action
+// but that of counting, since a mail needs a subject. What a lenient reader takes for a field and we for text is text.
 func (p *Plan) maskSubject() error {
 	if p.rules.Text == nil {
 		return nil
@@ -35,9 +40,13 @@ func (p *Plan) maskSubject() error {
 		if err != nil {
 			return fmt.Errorf("read the header: %w", err)
 		}
-		if f.name == "subject" && f.raw != nil {
-			f.raw = bytes.Clone(f.raw)
-			return p.maskField(f)
+		isSubject := f.name == "subject" || f.name == "thread-topic"
+		if !isSubject || f.raw == nil || p.whole == "" && f.end > p.msg.root.body {
+			continue
+		}
+		f.raw = bytes.Clone(f.raw)
+		if err := p.maskField(f); err != nil {
+			return err
 		}
 	}
 }
@@ -55,15 +64,34 @@ func (p *Plan) maskField(f field) error {
 	if err != nil || masked == decoded {
 		return err
 	}
-	p.subject = maskedSubject{field: f, decoded: decoded}
-	raw, err := p.maskShort(string(f.raw))
-	if err == nil && decodeName(field{raw: []byte(raw)}.value()) == masked {
-		p.subject.instead = raw // nothing else of the field changes
-		return nil
+	instead, err := p.maskShort(string(f.raw))
+	if err != nil {
+		return err
 	}
-	words := strings.ReplaceAll(mime.QEncoding.Encode("utf-8", masked), "?= =?", "?=\r\n =?")
-	p.subject.instead = string(f.raw[:bytes.IndexByte(f.raw, ':')]) + ": " + words + "\r\n"
-	return err
+	if decodeName(field{raw: []byte(instead)}.value()) != masked { // it is encoded, and so changes as a whole
+		instead = string(f.raw[:bytes.IndexByte(f.raw, ':')]) + ":" + folded(mime.QEncoding.Encode("utf-8", masked)) + "\r\n"
+	}
+	if p.subject.instead == nil {
+		p.subject.instead = map[int64]edited{}
+	}
+	p.subject.instead[f.start] = edited{f.span, instead}
+	p.subject.decoded = append(p.subject.decoded, decoded)
+	return nil
+}
+
+// folded breaks a field's value into lines (RFC 5322 section 2.2.3).
+func folded(value string) string {
+	var b strings.Builder
+	line := 0
+	for word := range strings.FieldsSeq(value) {
+		if line+len(word) > 70 && line > 0 {
+			b.WriteString("\r\n")
+			line = 0
+		}
+		b.WriteString(" " + word)
+		line += len(word) + 1
+	}
+	return b.String()
 }
 
 // maskShort masks what the detectors find in a short text and is not only to be counted.
@@ -91,7 +119,7 @@ func (p *Plan) addSubject() {
 	if !p.subject.masked() {
 		return
 	}
-	text := p.subject.decoded
+	text := strings.Join(p.subject.decoded, "\n")
 	p.items = append(p.items, Item{
 		Name: "subject.txt", Type: "text/plain", Size: int64(len(text)), open: func() io.Reader { return strings.NewReader(text) },
 	})
@@ -101,8 +129,8 @@ func (p *Plan) addSubject() {
 
 // shownField returns a field of the top header as it goes on.
 func (p *Plan) shownField(f field) []byte {
-	if p.subject.masked() && f.start == p.subject.field.start {
-		return []byte(p.subject.instead)
+	if masked, is := p.subject.instead[f.start]; is {
+		return []byte(masked.text)
 	}
 	return f.raw
 }

@@ -101,8 +101,10 @@ func (p *Plan) copyMail(m *meter, edits []edit) error {
 // dropEdits remove the fields that do not go on, and mask the subject, of what begins at from.
 func (p *Plan) dropEdits(from int64) []edit {
 	var edits []edit
-	if p.subject.masked() && p.subject.field.start >= from {
-		edits = append(edits, replace(p.subject.field.span, p.subject.instead))
+	for start, masked := range p.subject.instead {
+		if start >= from {
+			edits = append(edits, replace(masked.span, masked.text))
+		}
 	}
 	for start, s := range p.dropped {
 		if start >= from {
