@@ -26,8 +26,9 @@ const (
 	qHeardRepeat = `UPDATE fingerprints SET at = 0 WHERE mail_id = $1`
 	qUnheard     = `UPDATE fingerprints SET ended = 1 WHERE mail_id = $1`
 	qAllUnheard  = `UPDATE fingerprints SET ended = 1 WHERE mail_id = ANY ($1)`
-	qAllHeard    = `WITH heard AS (DELETE FROM fingerprints WHERE mail_id = ANY ($1) AND repeats = 0)
-		UPDATE fingerprints SET at = 0 WHERE mail_id = ANY ($1) AND repeats > 0`
+	qAllHeard    = `DELETE FROM fingerprints WHERE mail_id = ANY ($1) AND repeats = 0`
+	// A statement of its own: a repeat that was counted while the DELETE waited is not in that one's snapshot.
+	qAllHeardRepeats    = `UPDATE fingerprints SET at = 0 WHERE mail_id = ANY ($1)`
 	qForgetFingerprints = `DELETE FROM fingerprints WHERE at < $1 AND repeats = 0`
 )
 
@@ -123,7 +124,7 @@ func settlementsOneByOne(all []settlement) []statement {
 	return statements
 }
 
-// settlementsAtOnce do the same on PostgreSQL, in two statements at most. Whether a mail was heard may be settled twice:
+// settlementsAtOnce do the same on PostgreSQL, in three statements at most. Whether a mail was heard may be settled twice:
 // then that it was counts, in whatever order it came.
 func settlementsAtOnce(all []settlement) []statement {
 	mails := map[bool][]string{}
@@ -134,6 +135,9 @@ func settlementsAtOnce(all []settlement) []statement {
 	for _, heard := range []bool{false, true} {
 		if len(mails[heard]) > 0 {
 			statements = append(statements, statement{map[bool]string{false: qAllUnheard, true: qAllHeard}[heard], []any{mails[heard]}})
+			if heard {
+				statements = append(statements, statement{qAllHeardRepeats, []any{mails[heard]}})
+			}
 		}
 	}
 	return statements
