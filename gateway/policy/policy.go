@@ -1,15 +1,19 @@
 // Package policy holds the pure rules that decide what becomes of a part of a mail.
 //
-// The default, in this order:
+// The rules, in this order:
 //
-//  1. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
+//  1. A forwarded message whose own parts are judged one by one stays.
+//  2. What is called a text and whose bytes are a file is sealed, and so is what has a transfer encoding for files.
+//  3. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
 //     an "attachment": agents and Salesforce need them to understand a bounce. They must be what such parts
 //     are: text in no binary encoding, of at most 64 KiB, without a name or with one ending in .txt or .eml
 //     or without an extension. Anything else under their type may be a file.
-//  2. Whatever is called "attachment" or has a file name is sealed.
-//  3. The text of a mail stays: text/plain, text/html, text/enriched, text/richtext, and the alternatives
+//  4. Half of a Macintosh file is sealed.
+//  5. A text of a type that the admin keeps stays, with a name of that type too.
+//  6. Whatever is called "attachment" or has a file name is sealed.
+//  7. The text of a mail stays: text/plain, text/html, text/enriched, text/richtext, and the alternatives
 //     text/x-amp-html and text/watch-html.
-//  4. Everything else is sealed: pictures, forwarded messages, signatures, types nobody knows.
+//  8. Everything else is sealed: pictures, messages that are not walked, signatures, types nobody knows.
 //
 // A disposition that is neither "inline" nor "attachment" counts as "inline" for text, since a body must not
 // vanish for a sender's misspelling. The rules know neither the mail's bytes nor the world: the same part always gets the same verdict.

@@ -16,8 +16,8 @@ const (
 )
 
 // imitations looks for what a reader could take for a notice of ours in a mail that has not come to us yet: a sentence of
-// the notice in any language, or a Secure Link. What is quoted does not count, since an answer quotes the true one. All
-// methods may be called on nil.
+// the notice in any language, or a Secure Link. What is quoted does not count, since an answer quotes the true one. A
+// page is told to text, tag and named, which may be called on nil.
 type imitations struct {
 	marks  []string // lower-cased
 	portal string   // what Secure Links begin with, lower-cased; "" if that is not known

@@ -53,8 +53,8 @@ func (p *Plan) copyLongPages() error {
 	return err
 }
 
-// isLonger reports whether a text without the files in it has more characters than limit, after decoding, as Salesforce counts. What breaks its
-// transfer encoding or its charset is counted by its bytes, since nobody knows what others make of it.
+// isLonger reports whether a text without the files in it has more characters than limit, after decoding, as Salesforce
+// counts. What breaks its transfer encoding or its charset is counted by its bytes, since nobody knows what others make of it.
 func (p *Plan) isLonger(q *part, limit int64) (bool, error) {
 	if q.end-q.body <= limit {
 		return false, nil // no encoding makes more characters than bytes

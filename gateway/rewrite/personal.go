@@ -178,7 +178,7 @@ func (p *Plan) sealBodies() {
 		case q.message: // it must not keep what the answer above it lost
 			p.sealAsOne(q, "a forwarded message in a mail whose text holds personal data")
 			return false
-		case !q.isMultipart() && !q.empty && (p.fates[q] == stays || p.fates[q] == copied) && isBodyType(q.typ):
+		case !q.isMultipart() && !q.empty && p.fates[q] == stays && isBodyType(q.typ):
 			delete(p.inside, q)
 			p.fates[q] = replaced
 			p.whys[q] = "the text of the mail, but with personal data in it"

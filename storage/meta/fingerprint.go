@@ -127,18 +127,20 @@ func settlementsOneByOne(all []settlement) []statement {
 // settlementsAtOnce do the same on PostgreSQL, in three statements at most. Whether a mail was heard may be settled twice:
 // then that it was counts, in whatever order it came.
 func settlementsAtOnce(all []settlement) []statement {
-	mails := map[bool][]string{}
+	var heard, unheard []string
 	for _, one := range all {
-		mails[one.heard] = append(mails[one.heard], one.mail)
+		if one.heard {
+			heard = append(heard, one.mail)
+		} else {
+			unheard = append(unheard, one.mail)
+		}
 	}
 	var statements []statement
-	for _, heard := range []bool{false, true} {
-		if len(mails[heard]) > 0 {
-			statements = append(statements, statement{map[bool]string{false: qAllUnheard, true: qAllHeard}[heard], []any{mails[heard]}})
-			if heard {
-				statements = append(statements, statement{qAllHeardRepeats, []any{mails[heard]}})
-			}
-		}
+	if len(unheard) > 0 {
+		statements = append(statements, statement{qAllUnheard, []any{unheard}})
+	}
+	if len(heard) > 0 {
+		statements = append(statements, statement{qAllHeard, []any{heard}}, statement{qAllHeardRepeats, []any{heard}})
 	}
 	return statements
 }
