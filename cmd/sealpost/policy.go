@@ -38,12 +38,12 @@ func (policyEvaluateCommand) Run(std streams) error {
 
 // newRules turns the policy into what the rewrite goes by.
 func newRules(p config.Policy) (rewrite.Rules, error) {
-	verdicts, err := policy.New(policy.Options{KeepTypes: p.KeepTypes})
+	verdicts, err := policy.New(policy.Options{KeepTypes: p.KeepTypes, Forwarded: policy.Forwarded(p.Forwarded)})
 	if err != nil {
-		return rewrite.Rules{}, fmt.Errorf("policy.keep_types: %w", err)
+		return rewrite.Rules{}, fmt.Errorf("policy.%w", err)
 	}
 	rules := rewrite.Rules{
-		Judge: verdicts.Judge, InlineImage: int64(p.InlineImages), SealForwarded: p.Forwarded == config.ForwardedSeal, SealSigned: p.Signed == config.SignedSeal,
+		Judge: verdicts.Judge, InlineImage: int64(p.InlineImages), SealSigned: p.Signed == config.SignedSeal,
 	}
 	rules.Text, err = newTextRules(p.Text)
 	return rules, err

@@ -35,13 +35,14 @@ type Pattern struct {
 
 // The values of the keys of policy that are words.
 const (
-	ForwardedWalk = "walk"
-	ForwardedSeal = "seal"
-	SignedText    = "text"
-	SignedSeal    = "seal"
-	ActionCount   = "count"
-	ActionMask    = "mask"
-	ActionSeal    = "seal"
+	ForwardedWalk    = "walk"
+	ForwardedWalkAll = "walk-all"
+	ForwardedSeal    = "seal"
+	SignedText       = "text"
+	SignedSeal       = "seal"
+	ActionCount      = "count"
+	ActionMask       = "mask"
+	ActionSeal       = "seal"
 )
 
 func defaultPolicy() Policy {
@@ -58,7 +59,7 @@ func (d *document) validatePolicy(p *Policy) {
 			d.report("policy.keep_types["+strconv.Itoa(i)+"]", "%q is no type of text; write it like text/calendar", kept)
 		}
 	}
-	d.oneOf("policy.forwarded", p.Forwarded, ForwardedWalk, ForwardedSeal)
+	d.oneOf("policy.forwarded", p.Forwarded, ForwardedWalk, ForwardedWalkAll, ForwardedSeal)
 	d.oneOf("policy.signed", p.Signed, SignedText, SignedSeal)
 	d.action("policy.text.card", p.Text.Card)
 	d.action("policy.text.iban", p.Text.IBAN)

@@ -69,15 +69,15 @@ func TestSilentPolicyIsTheSafeOne(t *testing.T) {
 
 func TestPolicyProblems(t *testing.T) {
 	tests := []struct{ text, want string }{
-		{"policy: {keep_types: [application/pdf]}", `f.yaml:128: policy.keep_types[0]: "application/pdf" is no type of text; write it like text/calendar`},
+		{"policy: {keep_types: [application/pdf]}", `f.yaml:129: policy.keep_types[0]: "application/pdf" is no type of text; write it like text/calendar`},
 		{"policy: {keep_types: [text/*/x]}", `policy.keep_types[0]: "text/*/x" is no type of text`},
 		{"policy: {keep_type: []}", `policy.keep_type: unknown key; did you mean "keep_types"?`},
-		{"policy:\n  inline_images: large", `f.yaml:129: policy.inline_images: "large" is not a size`},
-		{"policy: {forwarded: open}", `policy.forwarded: "open" is not possible in this version; write walk or seal`},
+		{"policy:\n  inline_images: large", `f.yaml:130: policy.inline_images: "large" is not a size`},
+		{"policy: {forwarded: open}", `policy.forwarded: "open" is not possible in this version; write walk or walk-all or seal`},
 		{"policy: {signed: walk}", `policy.signed: "walk" is not possible in this version; write text or seal`},
 		{"policy: {text: {card: hide}}", `policy.text.card: "hide" is not possible in this version; write count or mask or seal`},
 		{"policy: {text: {cards: mask}}", `policy.text.cards: unknown key; did you mean "card"?`},
-		{"policy:\n  text:\n    patterns:\n      - {name: a, pattern: a}\n      - {name: b, pattern: '('}", `f.yaml:132: policy.text.patterns[1].pattern: is no RE2 expression`},
+		{"policy:\n  text:\n    patterns:\n      - {name: a, pattern: a}\n      - {name: b, pattern: '('}", `f.yaml:133: policy.text.patterns[1].pattern: is no RE2 expression`},
 		{"policy: {text: {patterns: [{name: b, pattern: '[0-9]*'}]}}", `policy.text.patterns[0].pattern: matches the empty text`},
 		{"policy: {text: {patterns: [{name: b}]}}", `policy.text.patterns[0].pattern: matches the empty text`},
 		{"policy: {text: {patterns: [{name: Kunde Nr, pattern: K}]}}", `policy.text.patterns[0].name: "Kunde Nr" is no name for a pattern`},

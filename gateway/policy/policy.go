@@ -2,7 +2,8 @@
 //
 // The rules, in this order:
 //
-//  1. A forwarded message whose own parts are judged one by one stays.
+//  1. A forwarded message whose own parts can be judged one by one stays; one called "attachment" is sealed, since its
+//     sender says that it is a file. An admin may want all to stay, or none.
 //  2. What is called a text and whose bytes are a file is sealed, and so is what has a transfer encoding for files.
 //  3. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
 //     an "attachment": agents and Salesforce need them to understand a bounce. They must be what such parts
@@ -36,13 +37,27 @@ type Options struct {
 	// type stays with a file name too, since calendars have names, unless the name is not one of its type: then it is a
 	// file like any other.
 	KeepTypes []string
+	// Forwarded is what becomes of forwarded messages that can be walked; "" is ForwardedWalk.
+	Forwarded Forwarded
 }
+
+// Forwarded says which forwarded messages stay, to be judged part by part. The others are sealed as one file each.
+type Forwarded string
+
+// What becomes of forwarded messages.
+const (
+	ForwardedWalk    Forwarded = "walk"     // those stay that are not called an attachment
+	ForwardedWalkAll Forwarded = "walk-all" // all stay
+	ForwardedSeal    Forwarded = "seal"     // none stays
+)
 
 // Policy gives verdicts. It is immutable and safe for concurrent use.
 type Policy struct {
 	bodies  map[string]bool
 	reports map[string]bool
 	kept    map[string]bool
+	// forwarded is never "".
+	forwarded Forwarded
 }
 
 // Default returns the policy of a gateway whose admin has set nothing.
@@ -51,21 +66,29 @@ func Default() *Policy {
 		bodies: set("text/plain", "text/html", "text/enriched", "text/richtext", "text/x-amp-html", "text/watch-html"),
 		reports: set("message/delivery-status", "message/global-delivery-status", "message/disposition-notification",
 			"message/feedback-report", "text/rfc822-headers", "message/global-headers"),
+		forwarded: ForwardedWalk,
 	}
 }
 
 // New returns a policy. The error says what of the options makes no sense.
 func New(options Options) (*Policy, error) {
 	p := Default()
+	switch options.Forwarded {
+	case "":
+	case ForwardedWalk, ForwardedWalkAll, ForwardedSeal:
+		p.forwarded = options.Forwarded
+	default:
+		return nil, fmt.Errorf("forwarded: %q is nothing that can become of forwarded messages", options.Forwarded)
+	}
 	p.kept = make(map[string]bool, len(options.KeepTypes))
 	for _, typ := range options.KeepTypes {
 		name := strings.ToLower(strings.TrimSpace(typ))
 		main, sub, _ := strings.Cut(name, "/")
 		switch {
 		case main != "text" || sub == "" || strings.ContainsAny(sub, "/*;, "):
-			return nil, fmt.Errorf("%q cannot be kept: only text types can, such as text/calendar", typ)
+			return nil, fmt.Errorf("keep_types: %q cannot be kept: only text types can, such as text/calendar", typ)
 		case p.bodies[name]:
-			return nil, fmt.Errorf("%q need not be named: as the text of a mail it stays, as a file it never does", typ)
+			return nil, fmt.Errorf("keep_types: %q need not be named: as the text of a mail it stays, as a file it never does", typ)
 		}
 		p.kept[name] = true
 	}
@@ -76,7 +99,7 @@ func New(options Options) (*Policy, error) {
 func (p *Policy) Judge(part gateway.Part) (verdict gateway.Verdict, why string) {
 	switch {
 	case part.Walked:
-		return gateway.Keep, "a forwarded message; what is in it is judged part by part"
+		return p.judgeForwarded(part)
 	case part.Content != "":
 		return gateway.Seal, "it is called a text, and its bytes are " + part.Content
 	case isFileEncoding(part.Encoding):
@@ -95,6 +118,16 @@ func (p *Policy) Judge(part gateway.Part) (verdict gateway.Verdict, why string) 
 		return gateway.Keep, "the text of the mail"
 	}
 	return gateway.Seal, "it is no text of a mail"
+}
+
+func (p *Policy) judgeForwarded(part gateway.Part) (verdict gateway.Verdict, why string) {
+	switch {
+	case p.forwarded == ForwardedSeal:
+		return gateway.Seal, "a forwarded message"
+	case p.forwarded == ForwardedWalk && part.Disposition == "attachment":
+		return gateway.Seal, "a forwarded message that is called an attachment"
+	}
+	return gateway.Keep, "a forwarded message; what is in it is judged part by part"
 }
 
 func (p *Policy) isReport(part gateway.Part) bool {

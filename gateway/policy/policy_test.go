@@ -54,8 +54,10 @@ func TestDefaultVerdicts(t *testing.T) {
 		{name: "status outside a report", typ: "message/delivery-status", want: gateway.Seal},
 		{name: "pdf in a report", typ: "application/pdf", inReport: true, want: gateway.Seal},
 		{name: "unknown type", typ: "x/y", want: gateway.Seal},
-		{name: "walked mail", typ: "message/rfc822", disposition: "attachment", filename: "a.eml",
+		{name: "walked mail", typ: "message/rfc822", filename: "a.eml",
 			fact: func(p *gateway.Part) { p.Walked = true }, want: gateway.Keep},
+		{name: "mail called an attachment", typ: "message/rfc822", disposition: "attachment",
+			fact: func(p *gateway.Part) { p.Walked = true }, want: gateway.Seal},
 		{name: "pdf called a text", typ: "text/plain", fact: func(p *gateway.Part) { p.Content = "application/pdf" }, want: gateway.Seal},
 		{name: "pdf called a status", typ: "message/delivery-status", inReport: true,
 			fact: func(p *gateway.Part) { p.Content = "application/pdf" }, want: gateway.Seal},
@@ -113,5 +115,28 @@ func TestKeptTypes(t *testing.T) {
 		if _, err := New(Options{KeepTypes: []string{typ}}); err == nil {
 			t.Errorf("%q is taken", typ)
 		}
+	}
+}
+
+// TestForwarded is what an admin can say of forwarded messages: of one by itself, and of one called an attachment.
+func TestForwarded(t *testing.T) {
+	for forwarded, want := range map[Forwarded][2]gateway.Verdict{
+		"":               {gateway.Keep, gateway.Seal},
+		ForwardedWalk:    {gateway.Keep, gateway.Seal},
+		ForwardedWalkAll: {gateway.Keep, gateway.Keep},
+		ForwardedSeal:    {gateway.Seal, gateway.Seal},
+	} {
+		policy, err := New(Options{Forwarded: forwarded})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, disposition := range []string{"inline", "attachment"} {
+			if got, why := policy.Judge(gateway.Part{Type: "message/rfc822", Walked: true, Disposition: disposition}); got != want[i] {
+				t.Errorf("%q, %s: %s, since it is %s", forwarded, disposition, got, why)
+			}
+		}
+	}
+	if _, err := New(Options{Forwarded: "open"}); err == nil {
+		t.Error("another word is taken")
 	}
 }

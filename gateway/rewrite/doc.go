@@ -12,10 +12,9 @@
 // the last part of a multipart leaves and its closing line was missing at the end of the mail, that line is
 // written, so that the part before keeps its end.
 //
-// A forwarded message (message/rfc822, global or news, and what a digest has) is walked, whatever its name and
-// disposition are: its header and its texts stay, its files leave one by one, and the notice stays outside. It leaves as one
-// file if it is one (nothing else would be left of it), if Rules.SealForwarded or the judge says so, if it has a transfer
-// encoding, which RFC 2046 section 5.2.1 forbids, if it begins with the "From " line of an mbox, if it lies deeper than the
+// A forwarded message (message/rfc822, global or news, and what a digest has) is walked if the
+// judge keeps it: its header and its texts stay, its files leave one by one, and the notice stays outside. It leaves as one
+// file if the judge says so, if it is one (nothing else would be left of it), if it has a transfer encoding, which RFC 2046 section 5.2.1 forbids, if it begins with the "From " line of an mbox, if it lies deeper than the
 // limit, or if it is ambiguous: then it alone is sealed and not the mail. For that the mail is scanned again; at the fourth
 // time no message in it is walked. The limits of Salesforce below are not about texts in it.
 //

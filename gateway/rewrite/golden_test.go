@@ -24,7 +24,7 @@ const (
 // judge stands for the default policy, which lives beside this package and not below it.
 func judge(p gateway.Part) (gateway.Verdict, string) {
 	switch {
-	case p.Walked:
+	case p.Walked && p.Disposition != "attachment":
 		return gateway.Keep, "walked"
 	case p.Content != "" || p.InMacFile:
 		return gateway.Seal, "sealed"
@@ -229,6 +229,7 @@ func goldenItems() map[string]string {
 		"signed-fake":                 "signed-message.eml, signature.asc",
 		"signed-file":                 "signed-message.eml, invoice.pdf",
 		"forwarded":                   "",
+		"forwarded-attachment":        "Your invoice.eml",
 		"digest":                      "",
 		"signed-text":                 "",
 		"signed-file-inside":          "signed-message.eml, invoice.pdf",

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"sealpost/gateway"
 )
 
 const (
@@ -111,13 +113,18 @@ func TestLimitsOfSalesforceAreAboutTheOuterTextAlone(t *testing.T) {
 	}
 }
 
-// TestForwardedMessagesCanBeSealedWhole is the admin's choice.
+// TestForwardedMessagesCanBeSealedWhole is the judge's choice.
 func TestForwardedMessagesCanBeSealedWhole(t *testing.T) {
 	msg, err := Scan(strings.NewReader(mixedMail("\r\ntext", nestedHead+nestedFile)), DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := NewPlan(msg, Rules{Judge: judge, SealForwarded: true})
+	plan, err := NewPlan(msg, Rules{Judge: func(part gateway.Part) (gateway.Verdict, string) {
+		if part.Walked {
+			return gateway.Seal, "a forwarded message"
+		}
+		return judge(part)
+	}})
 	if err != nil || len(plan.Items()) != 1 {
 		t.Fatalf("%d items, %v", len(plan.Items()), err)
 	}

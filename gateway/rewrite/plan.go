@@ -21,8 +21,6 @@ type Rules struct {
 	Text *TextRules
 	// PortalURL is what Secure Links begin with, so that those which a mail came with can be told; "" if not known.
 	PortalURL string
-	// SealForwarded seals each forwarded message as one file, even if nothing in it is one.
-	SealForwarded bool
 	// SealSigned seals a signed message with a file as one. Else its text stays, without the signature.
 	SealSigned bool
 }
@@ -231,9 +229,6 @@ func (p *Plan) judgeLeaf(q *part) error {
 
 // verdict asks the judge for q, and again for what would stay although its bytes are those of a file.
 func (p *Plan) verdict(q *part) (gateway.Verdict, string, error) {
-	if q.message && p.rules.SealForwarded {
-		return gateway.Seal, "a forwarded message", nil
-	}
 	facts := q.facts()
 	verdict, why := p.rules.Judge(facts)
 	if verdict != gateway.Keep || q.message {

@@ -89,10 +89,28 @@ func (m *maker) multipart(depth int) bool {
 	return false
 }
 
-// message is a forwarded one with a text in it, which so stays, and whatever else. It reports whether its last line end belongs
-// to the boundary line behind it.
+// message is a forwarded one, which stays, or is called an attachment and so is a file. It reports whether its last line end
+// is still to be written.
 func (m *maker) message(depth int) bool {
-	m.out.WriteString("Content-Type: " + []string{"message/rfc822", "message/global; name=a.eml\r\nContent-Disposition: attachment", "message/news\r\nContent-Transfer-Encoding: 8bit"}[m.rand.IntN(3)] + "\r\n\r\n")
+	kind := m.rand.IntN(3)
+	m.out.WriteString("Content-Type: " + []string{"message/rfc822", "message/global; name=a.eml\r\nContent-Disposition: attachment", "message/news\r\nContent-Transfer-Encoding: 8bit"}[kind] + "\r\n\r\n")
+	if kind != 1 {
+		return m.mail(depth)
+	}
+	attached := &maker{rand: m.rand, count: m.count}
+	closed := attached.mail(depth)
+	m.out.Write(attached.out.Bytes())
+	m.count = attached.count
+	file := attached.out.String()
+	if !closed {
+		file = strings.TrimSuffix(file, "\r\n")
+	}
+	m.files = append(m.files, file)
+	return closed
+}
+
+// mail has a text in it and whatever else. It reports what message does.
+func (m *maker) mail(depth int) bool {
 	head := fmt.Sprintf("Subject: forwarded %d\r\n", m.count)
 	m.out.WriteString(head)
 	if m.rand.IntN(3) == 0 {
