@@ -10,6 +10,7 @@ func describe(p *part, header []field) {
 		if f.name != "content-type" && f.name != "content-disposition" && f.name != "content-transfer-encoding" {
 			continue
 		}
+		p.described = true
 		text := f.value()
 		if before, twice := seen[f.name]; twice {
 			if !strings.EqualFold(before, text) {
@@ -20,7 +21,7 @@ func describe(p *part, header []field) {
 		seen[f.name] = text
 		switch f.name {
 		case "content-type":
-			describeType(p, parseValue(text))
+			describeType(p, parseValue(text), text)
 		case "content-transfer-encoding":
 			p.encoding = strings.ToLower(strings.TrimSpace(stripComments(text)))
 		}
@@ -28,6 +29,7 @@ func describe(p *part, header []field) {
 	if text, ok := seen["content-disposition"]; ok {
 		v := parseValue(text)
 		p.disposition = v.first
+		p.doubtLong(v)
 		if name, _, ok := v.get("filename"); ok && name != "" {
 			p.name = decodeName(name)
 		}
@@ -45,7 +47,15 @@ func defaultType(p *part) string {
 	return "text/plain"
 }
 
-func describeType(p *part, v value) {
+// doubtLong doubts a part with a field of which not all was read.
+func (p *part) doubtLong(v value) {
+	if v.long {
+		p.doubt = whyHeaderSize
+	}
+}
+
+func describeType(p *part, v value, raw string) {
+	p.doubtLong(v)
 	first := v.first
 	encoded := strings.Contains(first, "=?")
 	if encoded { // some readers decode it, the others take it for text
@@ -62,6 +72,8 @@ func describeType(p *part, v value) {
 		p.doubt = whyNoBoundary
 	case isFileType(main):
 		p.typ = "application/octet-stream"
+	case namesMultipart(raw):
+		p.doubt = whyOddType
 	}
 	if name, _, ok := v.get("name"); ok {
 		p.name = decodeName(name)
@@ -71,9 +83,24 @@ func describeType(p *part, v value) {
 		return
 	}
 	p.boundary = v.boundary()
+	p.boundary.shaky = p.boundary.shaky || !isPlainType(raw, p.typ)
 	if p.boundary.odd || isEncodedWord(p.boundary.value) {
 		p.doubt = whyOddBoundary
 	}
+}
+
+// namesMultipart reports whether a media type that is none may tell a multipart to another reader.
+func namesMultipart(raw string) bool {
+	return hasFold([]byte(strings.TrimLeft(raw, "\"'()<> \t\v\f")), "multipart")
+}
+
+// isPlainType reports whether a value begins with its media type for every reader, and has no control characters.
+func isPlainType(raw, typ string) bool {
+	if !hasFold([]byte(raw), typ) || strings.ContainsFunc(raw, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return false
+	}
+	rest := raw[len(typ):]
+	return rest == "" || strings.ContainsRune("; \t", rune(rest[0]))
 }
 
 // isFileType reports whether a media type without a valid subtype still tells a file (RFC 2045 section 5.2

@@ -12,9 +12,10 @@
 // the last part of a multipart leaves and its closing line was missing at the end of the mail, that line is
 // written, so that the part before keeps its end.
 //
-// A forwarded message (message/rfc822, global or news, and what a digest has) is walked if the
-// judge keeps it: its header and its texts stay, its files leave one by one, and the notice stays outside. It leaves as one
-// file if the judge says so, if it is one (nothing else would be left of it), if it has a transfer encoding, which RFC 2046 section 5.2.1 forbids, if it begins with the "From " line of an mbox, if it lies deeper than the
+// A forwarded message (message/rfc822, global or news, and what a digest has) is walked if the judge keeps it: its header
+// and its texts stay, its files leave one by one, and the notice stays outside. It leaves as one file if the judge says so,
+// if it is one (nothing else would be left of it), if its name or its first line is that of no mail, if it has a transfer
+// encoding, which RFC 2046 section 5.2.1 forbids, if it begins with the "From " line of an mbox, if it lies deeper than the
 // limit, or if it is ambiguous: then it alone is sealed and not the mail. For that the mail is scanned again; at the fourth
 // time no message in it is walked. The limits of Salesforce below are not about texts in it.
 //
@@ -99,14 +100,17 @@
 //   - a multipart without a boundary parameter, with two, or with one that can be read in two ways; one whose
 //     boundary never occurs, unless there is nothing at all; one with a transfer encoding; two open multiparts
 //     with the same boundary, or one line that delimits two;
-//   - a boundary that is not quoted although RFC 2045 wants it, if something is to be sealed;
+//   - if something is to be sealed: a boundary that is not quoted although RFC 2045 wants it, that begins with a space or
+//     comes in pieces (RFC 2231); a multipart type with a comment or a control character in or before it;
 //   - on a part that would stay: contradicting Content-Type, Content-Transfer-Encoding or Content-Disposition
-//     fields, or a multipart type that is an encoded word;
+//     fields, one too long to be read, or a multipart type that is an encoded word or malformed;
 //   - Content-* lines anywhere between a line that is no header line and so ended the header for us, and the
 //     next empty line; in the mail's own header any field below a line that is none, for it would be hidden from us;
-//   - Content-* lines in what reads like a header behind a line that begins with an open or closed boundary
-//     but is no boundary line;
-//   - in a preamble or an epilogue: an encoded file, the fields of a part, or over 16 KiB of anything.
+//     fields below an empty line that begins the mail; Content-* fields that a boundary line ends, and no empty line;
+//   - Content-* lines in what reads like a header behind a line that begins with an open or closed boundary, in any
+//     case of letters or behind more dashes, but is no boundary line; a boundary line over 64 KiB;
+//   - in a preamble or an epilogue: an encoded file, the fields of a part, or over 16 KiB of anything; any preamble of a
+//     multipart that is called an attachment or has a file name.
 //
 // Inside of a forwarded message each of these is about that message alone, but for the bytes and the long lines.
 //

@@ -96,7 +96,7 @@ func FuzzHTMLInsert(f *testing.F) {
 }
 
 func FuzzFilename(f *testing.F) {
-	for _, text := range []string{`attachment; filename="a.pdf"`, `x; filename*0*=utf-8''%41; filename*1="b"`, `x; filename="=?utf-8?b?4oKs?="`, `x (; filename="\`, `;;=;"`} {
+	for _, text := range []string{`attachment; filename="a.pdf"`, `x; filename*0*=utf-8''%41; filename*1="b"`, `x; filename="=?utf-8?b?4oKs?="`, `x (; filename="\`, `;;=;"`, strings.Repeat("(;", 5000) + ")", strings.Repeat(`";`, 5001), strings.Repeat("a=;", 5000)} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

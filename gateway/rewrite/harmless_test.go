@@ -40,6 +40,7 @@ func TestHonestButBrokenMailsAreTakenApart(t *testing.T) {
 		"long lines":                      mixed(multi, strings.Replace(parts, "text", strings.Repeat("text ", 5000), 1)),
 		"lone dots":                       mixed(multi, strings.Replace(parts, "text", ".\r\ntext\r\n.", 1)),
 		"a header without an end":         mixed(multi, "--B\r\n\r\ntext\r\n--B\r\nContent-Type: application/pdf; name=a.pdf\r\n--B--\r\n"),
+		"an empty part without an end":    mixed(multi, "--B\r\n"+file+"--B\r\nContent-Type: text/plain\r\n--B--\r\n"),
 		"a part without a header":         mixed(multi, "--B\r\nplain words\r\n--B\r\n"+file+"--B--\r\n"),
 	} {
 		r := rewriteMail(t, []byte(mail))
@@ -55,7 +56,10 @@ func TestHonestButBrokenMailsAreTakenApart(t *testing.T) {
 
 // TestEachAmbiguitySealsWhole is the rest of the list in the package's comment, of what no golden mail shows.
 func TestEachAmbiguitySealsWhole(t *testing.T) {
-	const multi = "Content-Type: multipart/mixed; boundary=B\r\n\r\n"
+	const (
+		multi    = "Content-Type: multipart/mixed; boundary=B\r\n\r\n"
+		attached = "Content-Type: application/pdf; name=a.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0xLjQK\r\n"
+	)
 	for name, test := range map[string]struct{ mail, why string }{
 		"NUL":                           {"Subject: x\r\n\r\na\x00b\r\n", whyBytes},
 		"bare CR":                       {"Subject: x\r\n\r\na\rb\r\n", whyBytes},
@@ -69,6 +73,19 @@ func TestEachAmbiguitySealsWhole(t *testing.T) {
 		"a base64 file in an epilogue":  {multi + "--B\r\n\r\ntext\r\n--B--\r\nJVBERi0xLjQKMSAwIG9iagoyIDAgb2JqCjMgMCBvYmoKNCAwIG9iago1IDAgb2JqCjYg\r\n", whyOutside},
 		"much before the first part":    {multi + strings.Repeat("words\r\n", 3000) + "--B\r\n\r\ntext\r\n--B--\r\n", whyOutside},
 		"fields behind a near boundary": {multi + "--B\r\n\r\ntext\r\n--Bx\r\nContent-Type: application/pdf\r\n\r\nx\r\n--B--\r\n", whyNearly},
+		"another case of a boundary":    {multi + "--B\r\n\r\ntext\r\n--b\r\nContent-Type: application/pdf\r\n\r\nx\r\n--B--\r\n", whyNearly},
+		"a boundary with more dashes":   {multi + "--B\r\n\r\ntext\r\n---B\r\nContent-Type : application/pdf\r\n\r\nx\r\n--B--\r\n", whyNearly},
+		"a boundary line that is cut":   {multi + "--B\r\n\r\ntext\r\n--B" + strings.Repeat(" ", 70<<10) + "x\r\nContent-Type: application/pdf\r\n\r\nx\r\n--B--\r\n", whyNearly},
+		"no header, and then one":       {"\r\nSubject: x\r\nContent-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n" + attached + "--B--\r\n", whyCutHeader},
+		"a header that a boundary ends": {multi + "--B\r\nContent-Type: text/html\r\n--B\r\n\r\ntext\r\n--B--\r\n", whyCutHeader},
+		"a backslash in the type":       {"Content-Type: multipart\\mixed; boundary=B\r\n\r\n--B\r\n" + attached + "--B--\r\n", whyOddType},
+		"a comment before the type":     {"Content-Type: (x) multipart/mixed; boundary=B\r\n\r\n--B\r\n\r\ntext\r\n--B\r\n" + attached + "--B--\r\n", whyShaky},
+		"a control in the type":         {"Content-Type: multipart/mixed;\f boundary=B\r\n\r\n--B\r\n\r\ntext\r\n--B\r\n" + attached + "--B--\r\n", whyShaky},
+		"a boundary in pieces":          {"Content-Type: multipart/mixed; boundary*0=B; boundary*1=C\r\n\r\n--BC\r\n\r\ntext\r\n--BC\r\n" + attached + "--BC--\r\n", whyShaky},
+		"a space before a boundary":     {"Content-Type: multipart/mixed; boundary=\" B\"\r\n\r\n-- B\r\n\r\ntext\r\n-- B\r\n" + attached + "-- B--\r\n", whyShaky},
+		"a multipart that is one file":  {"Content-Disposition: attachment; filename=a.com\r\n" + multi + "program\r\n--B\r\n\r\ntext\r\n--B--\r\n", whyOutside},
+		"parameters without end":        {"Content-Type: text/plain; " + strings.Repeat("a=b;", maxParams) + " name=a.pdf\r\n\r\ntext\r\n", whyHeaderSize},
+		"a field without end":           {"Content-Type: text/plain; a=" + strings.Repeat("b", maxValue) + "; name=a.pdf\r\n\r\ntext\r\n", whyHeaderSize},
 	} {
 		if why, _ := rewriteMail(t, []byte(test.mail)).plan.Whole(); why != test.why {
 			t.Errorf("%s: whole: %q, want %q", name, why, test.why)

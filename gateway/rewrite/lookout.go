@@ -32,7 +32,7 @@ func (l *lookout) see(text []byte, nearly bool) string {
 		}
 		return ""
 	}
-	if len(text) == 0 || l.why == whyNearly && !isHeaderLine(text) {
+	if len(text) == 0 || l.why == whyNearly && !isField(text) {
 		l.why = ""
 		return ""
 	}

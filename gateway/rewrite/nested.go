@@ -2,7 +2,9 @@ package rewrite
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // maxScans is how often a mail is read at most because forwarded messages in it are ambiguous. At the last time, none is
@@ -14,6 +16,15 @@ func isMessageType(typ string) bool {
 	return typ == "message/rfc822" || typ == "message/global" || typ == "message/news"
 }
 
+// fileExtension is one that is no number, as that of "Invoice No. 5" or "version 1.2".
+var fileExtension = regexp.MustCompile(`(?i)\.[0-9_-]*[a-z][a-z0-9_-]*$`)
+
+// isMessageName reports whether nobody's computer takes a file of this name for anything but a mail.
+func isMessageName(name string) bool {
+	extension := strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". ")))
+	return extension == "" || slices.Contains([]string{".eml", ".txt", ".mail", ".msg", ".email"}, extension)
+}
+
 // isIdentity reports whether a body in this transfer encoding stands as it is (RFC 2045 section 6.2).
 func isIdentity(encoding string) bool {
 	switch encoding {
@@ -23,11 +34,12 @@ func isIdentity(encoding string) bool {
 	return false
 }
 
-// walks reports whether the parts of p, a leaf so far, are looked for: it is a forwarded message, and nobody can read its
-// header, its type or its encoding in another way. To some readers the "From " line of an mbox is no header and ends it.
+// walks reports whether the parts of p, a leaf so far, are looked for: it is a forwarded message, by its first line and its
+// name too, and nobody can read its header, its type or its encoding in another way. To some readers the "From " line of an
+// mbox is no header and ends it.
 func (s *scanner) walks(p *part, depth int) bool {
 	return isMessageType(p.typ) && isIdentity(p.encoding) && p.doubt == "" && p.blank && !s.stopped() &&
-		!bytes.HasPrefix(s.line.text, []byte("From ")) &&
+		isField(s.line.text) && !bytes.HasPrefix(s.line.text, []byte("From ")) && isMessageName(p.name) &&
 		depth < s.limits.Depth && len(s.shut) < maxScans-1 && !slices.Contains(s.shut, p.start)
 }
 

@@ -193,3 +193,25 @@ func TestAForwardedMessageThatIsSealedIsNotCutBesides(t *testing.T) {
 		t.Errorf("sealed %q", r.names)
 	}
 }
+
+// TestFileThatIsCalledAMessage has no header, or a name that no mail has: to an agent's computer it is that file.
+func TestFileThatIsCalledAMessage(t *testing.T) {
+	for name, part := range map[string]string{
+		"a program":                "Content-Type: message/rfc822; name=a.com\r\n\r\nSubject: x\r\n\r\ntext",
+		"a program behind a dot":   "Content-Type: message/rfc822\r\nContent-Disposition: inline; filename=\"a.hta. \"\r\n\r\nSubject: x\r\n\r\ntext",
+		"a PDF with a first field": "Content-Type: message/rfc822; name=x.pdf\r\n\r\n%PDF-1.4: x\r\n\r\ntext",
+		"no header":                "Content-Type: message/rfc822\r\n\r\nX5O!P%@AP\r\n",
+		"an empty header":          "Content-Type: message/rfc822\r\n\r\n\r\nX5O!P%@AP\r\n",
+	} {
+		r := rewriteMail(t, []byte(mixedMail("\r\ntext", part)))
+		if why, whole := r.plan.Whole(); whole || len(r.files) != 1 {
+			t.Errorf("%s: %d files, whole: %q", name, len(r.files), why)
+		}
+	}
+	for _, name := range []string{"Invoice No. 5", "mail.EML", "Re: version 1.2", "forwarded"} {
+		r := rewriteMail(t, []byte(mixedMail("\r\ntext", "Content-Type: message/rfc822; name=\""+name+"\"\r\n\r\nSubject: x\r\n\r\ntext")))
+		if len(r.files) != 0 {
+			t.Errorf("%q is sealed", name)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bytes"
 	"io"
 	"mime"
 	"net/url"
@@ -19,7 +20,16 @@ type value struct {
 	first  string // what stands before the first semicolon, lower-cased, without comments
 	params []param
 	odd    bool // another reader may see other parameters
+	long   bool // not all of it was read
 }
+
+const (
+	// maxValue is the most bytes of a value that are read: room for a name of 10,000 characters in any form.
+	maxValue = 256 << 10
+	// maxParams and maxUnclosed bound the work that a hostile value makes.
+	maxParams   = 4096
+	maxUnclosed = 20
+)
 
 // param is one parameter; RFC 2231 continuations are not joined yet.
 type param struct {
@@ -32,7 +42,11 @@ type param struct {
 // parseValue never fails: what makes no sense is marked odd or left out.
 func parseValue(s string) value {
 	var v value
-	head, rest, more := cutParam(s)
+	if len(s) > maxValue {
+		s, v.long = s[:maxValue], true
+	}
+	c := cutter{rest: s, lastParen: strings.LastIndexByte(s, ')')}
+	head, more := c.cut()
 	words := strings.Fields(stripComments(head))
 	joined := strings.Join(words, "")
 	switch {
@@ -44,42 +58,64 @@ func parseValue(s string) value {
 		joined = words[0]
 	}
 	v.first = strings.ToLower(strings.Trim(joined, `"`))
-	for more {
-		head, rest, more = cutParam(rest)
+	for more && len(v.params) < maxParams {
+		head, more = c.cut()
 		v.params = appendParam(v.params, head)
 	}
+	v.long = v.long || more || c.unclosed > maxUnclosed
 	return v
 }
 
-// cutParam cuts s at the first semicolon that is neither quoted nor in a comment.
-func cutParam(s string) (head, rest string, more bool) {
-	quoted, depth := false, 0
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '\\' && (quoted || depth > 0):
-			i++
-		case c == '"' && depth == 0:
-			quoted = !quoted
-		case quoted:
-		case c == '(' && opensComment(s, i):
-			depth++
-		case c == ')' && depth > 0:
-			depth--
-		case c == ';' && depth == 0:
-			return s[:i], s[i+1:], true
-		}
-	}
-	if (quoted || depth > 0) && strings.Contains(s, ";") { // an end is missing: the next semicolon it is
-		return strings.Cut(s, ";")
-	}
-	return s, "", false
+// cutter cuts a value into its parameters.
+type cutter struct {
+	rest      string
+	lastParen int // index of the last closing parenthesis in rest; negative if there is none
+	unclosed  int // how often an end was missing
 }
 
-// opensComment reports whether the parenthesis at i begins a comment: it stands at a word's beginning and
-// is closed somewhere. In name=a(1).pdf it belongs to the name.
-func opensComment(s string, i int) bool {
-	before := i == 0 || strings.ContainsRune(" \t;(", rune(s[i-1]))
-	return before && strings.Contains(s[i:], ")")
+// cut cuts rest at the first semicolon that is neither quoted nor in a comment.
+func (c *cutter) cut() (head string, more bool) {
+	i, ok := c.semicolon()
+	if !ok {
+		head, c.rest = c.rest, ""
+		return head, false
+	}
+	head, c.rest = c.rest[:i], c.rest[i+1:]
+	c.lastParen -= i + 1
+	return head, true
+}
+
+func (c *cutter) semicolon() (int, bool) {
+	s, quoted, depth := c.rest, false, 0
+	first := strings.IndexByte(s, ';')
+	if first < 0 || c.unclosed > maxUnclosed {
+		return first, first >= 0
+	}
+	for i := 0; i < len(s); i++ {
+		switch char := s[i]; {
+		case char == '\\' && (quoted || depth > 0):
+			i++
+		case char == '"' && depth == 0:
+			quoted = !quoted
+		case quoted:
+		case char == '(' && i < c.lastParen && beginsWord(s, i):
+			depth++
+		case char == ')' && depth > 0:
+			depth--
+		case char == ';' && depth == 0:
+			return i, true
+		}
+	}
+	if quoted || depth > 0 { // an end is missing: the next semicolon it is
+		c.unclosed++
+		return first, true
+	}
+	return 0, false
+}
+
+// beginsWord reports whether the parenthesis at i can begin a comment. In name=a(1).pdf it belongs to the name.
+func beginsWord(s string, i int) bool {
+	return i == 0 || strings.ContainsRune(" \t;(", rune(s[i-1]))
 }
 
 // stripComments removes comments (RFC 822 section 3.4.3) that are outside quotes.
@@ -88,7 +124,7 @@ func stripComments(s string) string {
 		return s
 	}
 	var b strings.Builder
-	quoted, depth := false, 0
+	quoted, depth, lastParen := false, 0, strings.LastIndexByte(s, ')')
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
@@ -101,7 +137,7 @@ func stripComments(s string) string {
 		case c == '"' && depth == 0:
 			quoted = !quoted
 		case quoted:
-		case c == '(' && strings.Contains(s[i:], ")"):
+		case c == '(' && i < lastParen:
 			depth++
 			continue
 		case c == ')' && depth > 0:
@@ -190,24 +226,48 @@ func (v value) get(name string) (val string, odd, found bool) {
 type boundary struct {
 	value string
 	odd   bool   // it can be anything
-	shaky bool   // it is not quoted although RFC 2045 wants that, and some readers end it early
-	other string // what those readers take for it
+	shaky bool   // some readers take something else for it, or no boundary at all
+	other string // what those readers take for it; "" if that is not known
 }
 
 func (v value) boundary() boundary {
 	var b boundary
 	b.value, b.odd, _ = v.get("boundary")
 	for _, p := range v.params {
-		if p.name != "boundary" || p.quoted {
-			continue
-		}
-		b.value = strings.TrimSpace(stripComments(b.value))
-		if i := strings.IndexAny(b.value, " \t()<>@,;:\\\"/[]?='*"); i >= 0 {
-			b.shaky, b.other = true, b.value[:i]
+		base, suffix, extended := strings.Cut(p.name, "*")
+		switch {
+		case base != "boundary":
+		case extended && suffix == "0": // RFC 2231 section 3, which many do not know
+			b.shaky, b.other = true, p.value
+		case extended:
+			b.odd = b.odd || !isASCIIText(b.value)
+			b.shaky = true
+		case !p.quoted:
+			// RFC 2045 section 5.1 wants such characters quoted, and some readers end it before them.
+			b.value = strings.TrimSpace(stripComments(b.value))
+			if i := strings.IndexAny(b.value, " \t()<>@,;:\\\"/[]?='*"); i >= 0 {
+				b.shaky, b.other = true, b.value[:i]
+			}
 		}
 	}
 	b.value = strings.TrimRight(b.value, " \t")
+	if trimmed := strings.TrimLeft(b.value, " \t"); trimmed != b.value {
+		b.shaky, b.other = true, trimmed
+	}
 	return b
+}
+
+func isASCIIText(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+}
+
+// resembles reports whether a line that begins with "--" and text delimits the multipart for some other reader.
+func (b boundary) resembles(text []byte) bool {
+	if b.other != "" && hasPrefix(text, b.other) {
+		return true
+	}
+	bare := strings.TrimLeft(b.value, "-")
+	return bare != "" && hasFold(bytes.TrimLeft(text, "-"), bare)
 }
 
 // joinParts joins name*0, name*1 ... (RFC 2231 section 3); pieces whose name ends with * are percent-encoded.

@@ -54,6 +54,9 @@ type part struct {
 	decoded  int64
 	measured bool
 
+	// described tells that the header says how the body is built, well or badly.
+	described bool
+
 	// doubt says why this part must not stay as it is: another reader may see a file in it. A fixed phrase.
 	doubt string
 

@@ -256,3 +256,34 @@ func TestTextCountAcrossChunks(t *testing.T) {
 		}
 	}
 }
+
+// TestBareNewlinesDoNotPassWithAField: to readers that take a CR for a line end, the field would hold a whole mail.
+func TestBareNewlinesDoNotPassWithAField(t *testing.T) {
+	for _, newline := range []string{"\r", "\n"} {
+		field := strings.ReplaceAll("Subject: a|Content-Type: multipart/mixed; boundary=B||--B|Content-Type: application/x; name=a.com||x|--B--", "|", newline)
+		r := rewriteMail(t, []byte("From: a@customer.example\r\n"+field+"\r\n\r\ntext\r\n"))
+		if _, whole := r.plan.Whole(); !whole || bytes.Contains(r.mail, []byte("boundary")) {
+			t.Errorf("%q: whole: %v\n%s", newline, whole, r.mail)
+		}
+	}
+}
+
+// TestHeaderThatEndsTheMail may lack its last line end, which a field of ours must not continue.
+func TestHeaderThatEndsTheMail(t *testing.T) {
+	r := rewriteMail(t, []byte("Content-Type: application/pdf\r\nSubject: x"))
+	if !bytes.Contains(r.mail, []byte("Subject: x\r\n")) {
+		t.Errorf("%s", r.mail)
+	}
+}
+
+// TestHostileParametersEnd: what is read of a value is bounded, and so is the work for it.
+func TestHostileParametersEnd(t *testing.T) {
+	for _, text := range []string{
+		strings.Repeat("(;", 1<<20) + ")", strings.Repeat("(", 2<<20), strings.Repeat("(;", 1<<20), strings.Repeat(`";`, 1<<20+1), strings.Repeat("a=;", 1<<20),
+	} {
+		if v := parseValue("text/plain; " + text); !v.long {
+			t.Errorf("all of %.10q is read", text)
+		}
+		stripComments(text)
+	}
+}

@@ -20,13 +20,14 @@ const (
 	whyParts       = "more parts than the limit"
 	whyNoBoundary  = "a multipart without a usable boundary"
 	whyOddBoundary = "a boundary parameter that can be read in two ways"
-	whyShaky       = "a boundary that is not quoted although it must be, and files"
+	whyShaky       = "a multipart that not all readers take apart alike, and files"
 	whyEnvelope    = "a signed or encrypted mail with a file in it"
 	whyTwins       = "two multiparts with the same boundary"
 	whyNeverOccurs = "a multipart whose boundary never occurs"
 	whyEncoding    = "a multipart with a transfer encoding"
 	whyTwice       = "contradicting Content-* fields"
 	whyWord        = "a multipart type that is an encoded word"
+	whyOddType     = "a multipart type that is malformed"
 	whyFolded      = "a mail that begins with a continuation line"
 	whyCutHeader   = "a header that can be read as ending in two places"
 	whyNearly      = "a line that some readers take for a boundary"
@@ -161,8 +162,12 @@ func (s *scanner) compare(text []byte) {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		p := s.open[i]
 		if !hasPrefix(text, p.boundary.value) {
-			s.nearly = s.nearly || p.boundary.other != "" && hasPrefix(text, p.boundary.other) && s.hit == nil
+			s.nearly = s.nearly || s.hit == nil && p.boundary.resembles(text)
 			continue
+		}
+		if s.line.cut { // nobody else may read so far to find that only white space follows
+			s.fail(whyNearly)
+			return
 		}
 		rest := bytes.TrimRight(text[len(p.boundary.value):], " \t")
 		closes := string(rest) == "--"
@@ -230,6 +235,9 @@ func (s *scanner) header(p *part) {
 	case len(s.line.text) == 0:
 		p.body, p.blank = s.line.end, true
 		s.advance()
+		if p.parent == nil && p.start == s.line.start-2 { // some readers pass over empty lines before the header
+			s.look.cutHeader(false)
+		}
 	default:
 		s.look.cutHeader(p.parent == nil)
 	}
@@ -238,6 +246,9 @@ func (s *scanner) header(p *part) {
 	}
 	if s.err = s.readBlock(p); s.err == nil {
 		describe(p, fields(s.block, p.start))
+	}
+	if s.hit != nil && !s.closes && !p.blank && p.described {
+		p.doubt = whyCutHeader // some readers look for the end of a header only, and pass over the boundary line
 	}
 	if s.err == nil && p.parent == nil {
 		s.err = s.beginSum()
@@ -309,6 +320,9 @@ func (s *scanner) multipart(p *part, depth int) {
 	s.open = append(s.open, p)
 	s.recompare()
 	s.outside()
+	if (p.disposition == "attachment" || p.name != "") && !s.blank(span{p.body, max(p.body, s.line.start)}) {
+		s.fail(whyOutside) // to a reader that saves it as one file, the preamble is how that begins
+	}
 	for s.hit == p && !s.closes {
 		delimiter := s.line.span
 		s.advance()

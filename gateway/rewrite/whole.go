@@ -48,12 +48,18 @@ func (m *Message) eachShortField(each func(field) error) error {
 		case important:
 			left = &threading
 		}
-		if f.raw == nil || len(f.raw) > min(limit, *left) || bytes.IndexByte(f.raw, 0) >= 0 {
+		if f.raw == nil || len(f.raw) > min(limit, *left) || bytes.IndexByte(f.raw, 0) >= 0 || hasBareNewline(f.raw) {
 			return nil
 		}
 		*left -= len(f.raw)
 		return each(f)
 	})
+}
+
+// hasBareNewline reports whether some readers see a line end where others see none: the field might hold a whole mail.
+func hasBareNewline(raw []byte) bool {
+	pairs := bytes.Count(raw, []byte("\r\n"))
+	return bytes.Count(raw, []byte{'\r'}) != pairs || bytes.Count(raw, []byte{'\n'}) != pairs
 }
 
 // writeWhole writes the short mail that takes the place of one sealed whole.
@@ -92,6 +98,9 @@ func (p *Plan) topFields() ([]field, error) {
 	block := make([]byte, root.body)
 	if _, err := p.msg.src.ReadAt(block, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	if !bytes.HasSuffix(block, []byte("\r\n")) { // the mail ends here
+		block = append(block, "\r\n"...)
 	}
 	return fields(block, 0), nil
 }
