@@ -100,8 +100,8 @@
 //   - a multipart without a boundary parameter, with two, or with one that can be read in two ways; one whose
 //     boundary never occurs, unless there is nothing at all; one with a transfer encoding; two open multiparts
 //     with the same boundary, or one line that delimits two;
-//   - if something is to be sealed: a boundary that is not quoted although RFC 2045 wants it, that begins with a space or
-//     comes in pieces (RFC 2231); a multipart type with a comment or a control character in or before it;
+//   - if something is to be sealed: a boundary that is not quoted although RFC 2045 wants it, that begins with a space; a
+//     multipart type with a comment or a control character in or before it;
 //   - on a part that would stay: contradicting Content-Type, Content-Transfer-Encoding or Content-Disposition
 //     fields, one too long to be read, or a multipart type that is an encoded word or malformed;
 //   - Content-* lines anywhere between a line that is no header line and so ended the header for us, and the

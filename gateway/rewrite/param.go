@@ -234,14 +234,11 @@ func (v value) boundary() boundary {
 	var b boundary
 	b.value, b.odd, _ = v.get("boundary")
 	for _, p := range v.params {
-		base, suffix, extended := strings.Cut(p.name, "*")
+		base, _, extended := strings.Cut(p.name, "*")
 		switch {
 		case base != "boundary":
-		case extended && suffix == "0": // RFC 2231 section 3, which many do not know
-			b.shaky, b.other = true, p.value
-		case extended:
+		case extended: // RFC 2231; whoever does not know it sees no multipart
 			b.odd = b.odd || !isASCIIText(b.value)
-			b.shaky = true
 		case !p.quoted:
 			// RFC 2045 section 5.1 wants such characters quoted, and some readers end it before them.
 			b.value = strings.TrimSpace(stripComments(b.value))
