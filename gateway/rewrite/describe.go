@@ -70,7 +70,7 @@ func describeType(p *part, v value, raw string) {
 		p.typ = first
 	case main == "multipart" && hasBoundary:
 		p.doubt = whyNoBoundary
-	case isFileType(main):
+	case isFileType(main), ok && main != "text":
 		p.typ = "application/octet-stream"
 	case namesMultipart(raw):
 		p.doubt = whyOddType

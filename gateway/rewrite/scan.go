@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/zeebo/blake3"
@@ -137,7 +138,7 @@ func (s *scanner) fail(why string) {
 
 func (s *scanner) stopped() bool { return s.line.eof || s.hit != nil }
 
-// advance reads the next line and compares it with the boundaries of all open multiparts.
+// advance reads the next line.
 func (s *scanner) advance() {
 	if s.err != nil || s.msg.Ambiguity != "" {
 		return
@@ -153,9 +154,25 @@ func (s *scanner) advance() {
 		s.fail(whyLineLength)
 		return
 	}
-	if len(s.open) > 0 && bytes.HasPrefix(s.line.text, []byte("--")) {
-		s.compare(s.line.text[2:])
+	s.delimit()
+}
+
+// delimit compares the current line with the boundaries of all open multiparts.
+func (s *scanner) delimit() {
+	s.hit, s.closes, s.nearly = nil, false, false
+	text := s.line.text
+	switch {
+	case len(s.open) == 0 || len(text) == 0:
+	case bytes.HasPrefix(text, []byte("--")):
+		s.compare(text[2:])
+	default:
+		s.nearly = s.resembles(bytes.TrimLeft(text, " \t"))
 	}
+}
+
+// resembles reports whether text would be a boundary line, or nearly one, if no white space stood before it.
+func (s *scanner) resembles(text []byte) bool {
+	return bytes.HasPrefix(text, []byte("--")) && slices.ContainsFunc(s.open, func(p *part) bool { return p.boundary.resembles(text[2:]) })
 }
 
 func (s *scanner) compare(text []byte) {
@@ -374,11 +391,9 @@ func hasPrefix(text []byte, prefix string) bool {
 
 // recompare judges the current line again after the set of open multiparts has changed.
 func (s *scanner) recompare() {
-	if s.line.eof || !bytes.HasPrefix(s.line.text, []byte("--")) {
-		return
+	if !s.line.eof {
+		s.delimit()
 	}
-	s.hit, s.closes, s.nearly = nil, false, false
-	s.compare(s.line.text[2:])
 }
 
 func (s *scanner) unusable(p *part, depth int) string {

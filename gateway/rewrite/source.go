@@ -111,11 +111,11 @@ func (r *lineReader) next() (line, error) {
 }
 
 // pass passes over the lines that follow in the buffer, whole ones of at most limit bytes that end with CRLF and do not
-// begin with "-", and hands each to see, without its line end. It returns the last of them, or before if there is none.
+// begin with "--", white space or not before it, and hands each to see, without its line end. It returns the last of them, or before if there is none.
 func (r *lineReader) pass(before line, limit int64, see func(text []byte)) line {
 	buffered, _ := r.in.Peek(r.in.Buffered()) // never fails: it is there
 	rest := buffered
-	for len(rest) > 1 && rest[0] != '-' {
+	for len(rest) > 1 && !mayDelimit(rest) {
 		end := bytes.IndexByte(rest, '\n')
 		if end < 1 || rest[end-1] != '\r' || int64(end) >= limit {
 			break
@@ -126,6 +126,17 @@ func (r *lineReader) pass(before line, limit int64, see func(text []byte)) line 
 	}
 	_, _ = r.in.Discard(len(buffered) - len(rest)) // likewise
 	return before
+}
+
+// mayDelimit reports whether some reader could take the line that text begins with for a boundary line.
+func mayDelimit(text []byte) bool {
+	switch text[0] {
+	case '-':
+		return true
+	case ' ', '\t':
+		return bytes.HasPrefix(bytes.TrimLeft(text, " \t"), []byte("-"))
+	}
+	return false
 }
 
 // sumFrom takes the sum of everything from an offset on, which must not be after what was read, to the end of the source,
