@@ -26,13 +26,72 @@ func contentOf(src io.ReaderAt, q *part) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if found := typeOf(head); found != "" {
+	found := typeBehindSpace(head)
+	if found != "" || !strings.Contains(q.encoding, "64") {
 		return found, nil
 	}
-	if text := bytes.TrimLeft(head, " \t\r\n\v\f\x00"); len(text) < len(head) {
-		return typeOf(text), nil
+	// Others begin anew behind padding.
+	head, err = readHead(&junkReader{in: section(src, span{q.body, q.end})}, min(maxHead, q.end-q.body))
+	if err != nil {
+		return "", err
 	}
-	return "", nil
+	return typeBehindSpace(head), nil
+}
+
+// hidesFile reports whether q, which is to stay, begins with a file in a transfer encoding that it does not name: base64, if
+// it begins with nothing else, or quoted-printable.
+func hidesFile(src io.ReaderAt, q *part) (bool, error) {
+	raw := section(src, span{q.body, q.end})
+	text, err := readHead(raw, min(2*maxHead, q.end-q.body))
+	if err != nil {
+		return false, err
+	}
+	var readers []io.Reader
+	if (q.encoding != "base64" || q.commented) && isAllBase64(text) {
+		readers = append(readers, &junkReader{in: bytes.NewReader(text)})
+	}
+	if (q.encoding != "quoted-printable" || q.commented) && bytes.IndexByte(text, '=') >= 0 {
+		readers = append(readers, newQPReader(bytes.NewReader(text)))
+	}
+	for _, r := range readers {
+		head, err := readHead(r, maxHead)
+		if err != nil {
+			return false, err
+		}
+		if typeBehindSpace(head) != "" || isTestVirus(head) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isAllBase64 reports whether nobody can read text as prose: there are only digits, padding and white space.
+func isAllBase64(text []byte) bool {
+	digits := 0
+	for _, c := range text {
+		switch {
+		case noDigit[c] == 0:
+			digits++
+		case !isSpace(c) && c != '=':
+			return false
+		}
+	}
+	return digits > 0
+}
+
+// isTestVirus reports whether a file is that of the European Institute for Computer Antivirus Research, which is a text.
+func isTestVirus(head []byte) bool {
+	return bytes.HasPrefix(bytes.TrimSpace(head), []byte(`X5O!P%@AP[4\PZX54(P^)7CC)7}`+"$EICAR"))
+}
+
+func typeBehindSpace(head []byte) string {
+	if found := typeOf(head); found != "" {
+		return found
+	}
+	if text := bytes.TrimLeft(head, " \t\r\n\v\f\x00"); len(text) < len(head) {
+		return typeOf(text)
+	}
+	return ""
 }
 
 // typeOf takes for a file what has a known signature. Many signatures are a few letters: there must be control characters

@@ -78,6 +78,7 @@ func TestContentIsReadAsTheMostForgivingReaderDoes(t *testing.T) {
 		{"base64", strings.Repeat("\r\n \t!", 20000) + "JVBERi0xLjQK"},
 		{"base64", "====\r\nJVBERi0xLjQK"},
 		{"base64", "JVBERi0xLjQKx"},
+		{"base64", "IA==\r\nJVBERi0xLjQK"},
 		{"base64;", "JVBERi0xLjQK"},
 		{"quoted-printable", "=25PDF=2D1.4"},
 		{"quoted-printable", strings.Repeat("=\r\n", 20000) + "%PDF-1.4"},

@@ -24,6 +24,7 @@ func describe(p *part, header []field) {
 			describeType(p, parseValue(text), text)
 		case "content-transfer-encoding":
 			p.encoding = strings.ToLower(strings.TrimSpace(stripComments(text)))
+			p.commented = !strings.EqualFold(p.encoding, text)
 		}
 	}
 	if text, ok := seen["content-disposition"]; ok {

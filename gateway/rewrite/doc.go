@@ -103,7 +103,8 @@
 //   - if something is to be sealed: a boundary that is not quoted although RFC 2045 wants it, that begins with a space; a
 //     multipart type with a comment or a control character in or before it;
 //   - on a part that would stay: contradicting Content-Type, Content-Transfer-Encoding or Content-Disposition
-//     fields, one too long to be read, or a multipart type that is an encoded word or malformed;
+//     fields, one too long to be read, a file in base64 or quoted-printable that is not declared, or a multipart type
+//     that is an encoded word or malformed;
 //   - Content-* lines anywhere between a line that is no header line and so ended the header for us, and the
 //     next empty line; in the mail's own header any field below a line that is none, for it would be hidden from us;
 //     fields below an empty line that begins the mail; Content-* fields that a boundary line ends, and no empty line;

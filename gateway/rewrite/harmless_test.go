@@ -32,6 +32,7 @@ func TestHonestButBrokenMailsAreTakenApart(t *testing.T) {
 		"unknown disposition":             mixed(multi, strings.Replace(parts, "\r\n\r\ntext", "\r\nContent-Disposition: somewhere\r\n\r\ntext", 1)),
 		"invalid type of a text":          mixed(multi, strings.Replace(parts, "\r\n\r\ntext", "\r\nContent-Type: text\r\n\r\ntext", 1)),
 		"unknown charset":                 mixed(multi, strings.Replace(parts, "\r\n\r\ntext", "\r\nContent-Type: text/plain; charset=x-none\r\n\r\ntext", 1)),
+		"a word that may be base64":       mixed(multi, strings.Replace(parts, "text", "Thanks", 1)),
 		"misspelt encoding":               mixed(multi, strings.Replace(parts, "\r\n\r\ntext", "\r\nContent-Transfer-Encoding: 8-bit\r\n\r\ntext", 1)),
 		"junk in base64":                  mixed(multi, strings.Replace(parts, "JVBERi0", "JVB*ERi0", 1)),
 		"base64 without padding":          mixed(multi, strings.Replace(parts, "xLjQK", "xLjQKCg", 1)),
@@ -86,6 +87,9 @@ func TestEachAmbiguitySealsWhole(t *testing.T) {
 		"a boundary beyond ASCII":        {"Content-Type: multipart/mixed; boundary*=utf-8''%C3%84\r\n\r\n--\xc3\x84\r\n\r\ntext\r\n--\xc3\x84--\r\n", whyOddBoundary},
 		"a space before a boundary":      {"Content-Type: multipart/mixed; boundary=\" B\"\r\n\r\n-- B\r\n\r\ntext\r\n-- B\r\n" + attached + "-- B--\r\n", whyShaky},
 		"a multipart that is one file":   {"Content-Disposition: attachment; filename=a.com\r\n" + multi + "program\r\n--B\r\n\r\ntext\r\n--B--\r\n", whyOutside},
+		"base64 that is not declared":    {"Content-Type: text/plain\r\n\r\nJVBERi0xLjQK\r\nMSAwIG9iago=\r\n", whyDecoding},
+		"escapes of another encoding":    {"Content-Transfer-Encoding: 7bit\r\n\r\n=25PDF-1.4\r\n", whyDecoding},
+		"a test virus behind a comment":  {"Content-Transfer-Encoding: base64 (x)\r\n\r\nWDVPIVAlQEFQWzRcUFpYNTQoUF4pN0ND\r\nKTd9JEVJQ0FSLVNUQU5EQVJE\r\n", whyDecoding},
 		"parameters without end":         {"Content-Type: text/plain; " + strings.Repeat("a=b;", maxParams) + " name=a.pdf\r\n\r\ntext\r\n", whyHeaderSize},
 		"a field without end":            {"Content-Type: text/plain; a=" + strings.Repeat("b", maxValue) + "; name=a.pdf\r\n\r\ntext\r\n", whyHeaderSize},
 	} {

@@ -49,6 +49,7 @@ type part struct {
 	name        string
 	hinted      bool   // a malformed field may give a name that we cannot read
 	encoding    string // the transfer encoding, lower-cased; "" if none is given
+	commented   bool   // there are comments in it, which not all readers know
 
 	// decoded is the size of what a base64 body gives, if measured: else only decoding can tell.
 	decoded  int64

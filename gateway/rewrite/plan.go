@@ -235,8 +235,16 @@ func (p *Plan) verdict(q *part) (gateway.Verdict, string, error) {
 		return verdict, why, nil
 	}
 	var err error
-	if facts.Content, err = contentOf(p.msg.src, q); facts.Content != "" && err == nil {
+	if facts.Content, err = contentOf(p.msg.src, q); err != nil {
+		return verdict, why, err
+	}
+	if facts.Content != "" {
 		verdict, why = p.rules.Judge(facts)
+		return verdict, why, nil
+	}
+	hides, err := hidesFile(p.msg.src, q)
+	if hides {
+		q.doubt = whyDecoding
 	}
 	return verdict, why, err
 }

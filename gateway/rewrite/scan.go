@@ -26,6 +26,7 @@ const (
 	whyTwins       = "two multiparts with the same boundary"
 	whyNeverOccurs = "a multipart whose boundary never occurs"
 	whyEncoding    = "a multipart with a transfer encoding"
+	whyDecoding    = "a text that is a file in another transfer encoding"
 	whyTwice       = "contradicting Content-* fields"
 	whyWord        = "a multipart type that is an encoded word"
 	whyOddType     = "a multipart type that is malformed"

@@ -2,9 +2,11 @@ package rewrite
 
 import (
 	"bytes"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -135,7 +137,7 @@ func signatureOf(src io.ReaderAt, q *part) (*part, error) {
 		return nil, nil
 	}
 	r := q.children[1]
-	if !isSignatureType(r.typ) || r.isMultipart() || r.doubt != "" || r.end-r.body > maxSignature || !knownEncoding(r.encoding) {
+	if !isSignatureType(r.typ) || !isSignatureName(r.name) || r.isMultipart() || r.doubt != "" || r.end-r.body > maxSignature || !knownEncoding(r.encoding) {
 		return nil, nil
 	}
 	text, err := io.ReadAll(decoder(src, r))
@@ -158,11 +160,37 @@ func isSignatureType(typ string) bool {
 	return false
 }
 
-// looksLikeSignature takes the armor of OpenPGP (RFC 9580 section 6.2), and in base64 the DER SEQUENCE that
-// begins a CMS signature (RFC 5652 section 3).
+// isSignatureName reports whether nobody's computer takes a file of this name for more than a signature.
+func isSignatureName(name string) bool {
+	switch strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". "))) {
+	case "", ".p7s", ".asc", ".sig", ".pgp":
+		return true
+	}
+	return false
+}
+
+// looksLikeSignature takes the armor of OpenPGP, and in base64 a signature of CMS.
 func looksLikeSignature(text []byte, encoding string) bool {
-	armor := bytes.TrimLeft(text, " \t\r\n")
-	return bytes.HasPrefix(armor, []byte("-----BEGIN PGP SIGNATURE-----")) ||
-		bytes.HasPrefix(armor, []byte("-----BEGIN PGP MESSAGE-----")) ||
-		encoding == "base64" && bytes.HasPrefix(text, []byte{0x30})
+	return isArmor(text) || encoding == "base64" && isSignedData(text)
+}
+
+// armor is one block and nothing else (RFC 9580 section 6.2), of fields and base64.
+var armor = regexp.MustCompile(`^\s*-----BEGIN PGP (SIGNATURE|MESSAGE)-----[ \t]*\r?\n(?:[A-Za-z]+: [^<\r\n]*\r?\n)*` +
+	`(?:[A-Za-z0-9+/=]{0,100}[ \t]*\r?\n)+-----END PGP (SIGNATURE|MESSAGE)-----\s*$`)
+
+func isArmor(text []byte) bool { return armor.Match(text) }
+
+// isSignedData takes the SEQUENCE of CMS that says that it is signed data, to its last octet (RFC 5652 sections 3 and 5.1).
+// Readers of archives look for theirs from the end.
+func isSignedData(text []byte) bool {
+	const signedData = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"
+	if len(text) < 2 || text[0] != 0x30 || bytes.Contains(text, []byte("PK\x05\x06")) {
+		return false
+	}
+	if text[1] == 0x80 { // BER, of indefinite length
+		return bytes.HasPrefix(text[2:], []byte(signedData)) && bytes.HasSuffix(text, []byte{0, 0})
+	}
+	var sequence asn1.RawValue
+	rest, err := asn1.Unmarshal(text, &sequence)
+	return err == nil && len(rest) == 0 && bytes.HasPrefix(sequence.Bytes, []byte(signedData))
 }

@@ -14,6 +14,7 @@ func TestOnlyASignatureStaysInASignedEntity(t *testing.T) {
 	cms := func(encoding, body string) string {
 		return "Content-Type: application/pkcs7-signature; name=smime.p7s\r\n" + encoding + "\r\n" + body
 	}
+	const signedData = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"
 	const base64Field = "Content-Transfer-Encoding: base64\r\n"
 	tests := []struct {
 		name, parts string
@@ -23,7 +24,16 @@ func TestOnlyASignatureStaysInASignedEntity(t *testing.T) {
 		{"OpenPGP, an empty line before", pgp("", "\r\n"+armor), true},
 		{"OpenPGP in base64", pgp(base64Field, encodeAs(t, armor, "base64")), true},
 		{"a message that is a signature", pgp("", strings.ReplaceAll(armor, "SIGNATURE", "MESSAGE")), true},
-		{"CMS", cms(base64Field, encodeAs(t, "\x30\x80\x06\x09", "base64")), true},
+		{"OpenPGP with a comment", pgp("", strings.Replace(armor, "\r\n\r\n", "\r\nVersion: x 1.0\r\nComment: https://x.example\r\n\r\n", 1)), true},
+		{"CMS", cms(base64Field, encodeAs(t, "\x30\x0c"+signedData+"x", "base64")), true},
+		{"CMS of indefinite length", cms(base64Field, encodeAs(t, "\x30\x80"+signedData+"xyz\x00\x00", "base64")), true},
+		{"CMS of another kind", cms(base64Field, encodeAs(t, "\x30\x04\x06\x02\x2a\x86", "base64")), false},
+		{"something behind CMS", cms(base64Field, encodeAs(t, "\x30\x0c"+signedData+"xyz", "base64")), false},
+		{"an archive in CMS", cms(base64Field, encodeAs(t, "\x30\x80"+signedData+"PK\x05\x06\x00\x00", "base64")), false},
+		{"CMS called an archive", strings.Replace(cms(base64Field, encodeAs(t, "\x30\x0c"+signedData+"x", "base64")), "smime.p7s", "a.zip", 1), false},
+		{"OpenPGP called a page", strings.Replace(pgp("", armor), "a.asc", "a.hta", 1), false},
+		{"script behind OpenPGP", pgp("", armor+"<script>\r\n"), false},
+		{"script in OpenPGP", pgp("", strings.Replace(armor, "abcd", "<script>", 1)), false},
 		{"script", pgp("", "alert(1)\r\n"), false},
 		{"program in base64", cms(base64Field, encodeAs(t, "MZ\x90\x00", "base64")), false},
 		{"CMS that is not in base64", cms("", "0 is where it begins\r\n"), false},
