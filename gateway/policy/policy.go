@@ -7,8 +7,8 @@
 //  2. What is called a text and whose bytes are a file is sealed, and so is what has a transfer encoding for files.
 //  3. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
 //     an "attachment": agents and Salesforce need them to understand a bounce. They must be what such parts
-//     are: text in no binary encoding, of at most 64 KiB, without a name or with one ending in .txt or .eml
-//     or without an extension. Anything else under their type may be a file.
+//     are: text of at most 64 KiB, in an encoding that everybody knows, without a name or with one ending in .txt,
+//     or .eml for headers, or without an extension. Anything else under their type may be a file.
 //  4. Half of a Macintosh file is sealed.
 //  5. A text of a type that the admin keeps stays, with a name of that type too.
 //  6. Whatever is called "attachment" or has a file name is sealed.
@@ -132,7 +132,7 @@ func (p *Policy) judgeForwarded(part gateway.Part) (verdict gateway.Verdict, why
 
 func (p *Policy) isReport(part gateway.Part) bool {
 	return part.InReport && p.reports[part.Type] && part.Size <= maxReport && isTextEncoding(part.Encoding) &&
-		isTextName(part.Filename.Reveal())
+		isTextName(part.Filename.Reveal(), part.Type)
 }
 
 // isKept reports whether the part stays because the admin said so of its type.
@@ -171,24 +171,25 @@ func isFileEncoding(encoding string) bool {
 	return false
 }
 
-// isTextEncoding reports whether a body in this transfer encoding reads as text (RFC 3464 section 2.1 asks
-// for 7bit, and RFC 6533 allows what UTF-8 needs).
+// isTextEncoding reports whether everybody decodes a body in this transfer encoding alike. RFC 3464 section 2.1 asks for
+// 7bit, RFC 6533 allows what UTF-8 needs, and some encode all they send.
 func isTextEncoding(encoding string) bool {
 	switch encoding {
-	case "", "7bit", "8bit", "binary", "quoted-printable":
+	case "", "7bit", "8bit", "binary", "quoted-printable", "base64":
 		return true
 	}
 	return false
 }
 
-// isTextName reports whether nobody's computer takes a file of this name for more than text or a mail.
-func isTextName(name string) bool {
+// isTextName reports whether nobody's computer takes a file of this name for more than a text, or a header for more than
+// that of a mail.
+func isTextName(name, typ string) bool {
 	i := strings.LastIndexByte(name, '.')
 	if i < 0 {
 		return true
 	}
 	ext := strings.ToLower(name[i:])
-	return ext == ".txt" || ext == ".eml"
+	return ext == ".txt" || ext == ".eml" && strings.HasSuffix(typ, "headers")
 }
 
 func set(types ...string) map[string]bool {

@@ -65,6 +65,28 @@ func hidesFile(src io.ReaderAt, q *part) (bool, error) {
 	return false, nil
 }
 
+// carriesFile reports whether a part of a report, which is to stay, has an encoded file in it: below the header, if it is
+// one that came back (RFC 3462 section 2).
+func carriesFile(src io.ReaderAt, q *part) (bool, error) {
+	lines := bufio.NewScanner(decoder(src, q))
+	lines.Buffer(nil, bufferSize)
+	below := q.typ != "text/rfc822-headers" && q.typ != "message/global-headers"
+	for lines.Scan() {
+		text := bytes.TrimRight(lines.Bytes(), "\r")
+		if below && isEncodedLine(text) {
+			return true, nil
+		}
+		below = below || len(text) == 0
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, errDirty), errors.Is(err, bufio.ErrTooLong):
+		return true, nil // not to be read alike by all, or no text of such a part
+	case err != nil:
+		return false, fmt.Errorf("look for a file in a report: %w", err)
+	}
+	return false, nil
+}
+
 // isAllBase64 reports whether nobody can read text as prose: there are only digits, padding and white space.
 func isAllBase64(text []byte) bool {
 	digits := 0

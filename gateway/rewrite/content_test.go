@@ -92,3 +92,31 @@ func TestContentIsReadAsTheMostForgivingReaderDoes(t *testing.T) {
 		}
 	}
 }
+
+// TestReportsCarryNoFile: what a machine wrote stays, but not what hides a file in it.
+func TestReportsCarryNoFile(t *testing.T) {
+	const (
+		status = "Reporting-MTA: dns; mx.example.com\r\n\r\nFinal-Recipient: rfc822; a@customer.example\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+		line   = "JVBERi0xLjQKMSAwIG9iagoyIDAgb2JqCjMgMCBvYmoKNCAwIG9iago1IDAgb2JqCjYg\r\n"
+		uu     = "begin 644 a.bin\r\n#:&D*\r\n`\r\nend\r\n"
+	)
+	for _, test := range []struct {
+		name, part string
+		sealed     int
+	}{
+		{"status", "Content-Type: message/delivery-status\r\n\r\n" + status, 0},
+		{"status in base64", "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n" + encodeAs(t, status, "base64"), 0},
+		{"status in broken base64", "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n!" + encodeAs(t, status, "base64"), 1},
+		{"uuencode in a status", "Content-Type: message/delivery-status\r\n\r\n" + status + uu, 1},
+		{"base64 in a status", "Content-Type: message/delivery-status\r\n\r\n" + status + "\r\n" + line + line, 1},
+		{"a signature in a header", "Content-Type: text/rfc822-headers\r\n\r\nDKIM-Signature: v=1; b=\r\n\t" + line + "Subject: x\r\n", 0},
+		{"a mail without files", "Content-Type: text/rfc822-headers\r\n\r\nSubject: x\r\n\r\nMessage removed\r\n", 0},
+		{"a mail with a file", "Content-Type: text/rfc822-headers\r\n\r\nSubject: x\r\nContent-Transfer-Encoding: base64\r\n\r\n" + line, 1},
+		{"a mail with uuencode", "Content-Type: text/rfc822-headers\r\n\r\nSubject: x\r\n\r\n" + uu, 1},
+	} {
+		r := rewriteMail(t, []byte("Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n"+test.part+"--b--\r\n"))
+		if why, whole := r.plan.Whole(); whole || len(r.files) != test.sealed {
+			t.Errorf("%s: %d files are sealed, whole: %q", test.name, len(r.files), why)
+		}
+	}
+}

@@ -28,7 +28,7 @@ func judge(p gateway.Part) (gateway.Verdict, string) {
 		return gateway.Keep, "walked"
 	case p.Content != "" || p.InMacFile:
 		return gateway.Seal, "sealed"
-	case p.InReport && p.Encoding != "base64" && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
+	case p.InReport && (p.Type == "message/delivery-status" || p.Type == "text/rfc822-headers"):
 		return gateway.Keep, "kept"
 	case p.Disposition == "attachment" || !p.Filename.IsZero():
 		return gateway.Seal, "sealed"

@@ -56,9 +56,13 @@ func (l *lookout) hides(text []byte) bool {
 
 // looksLikeFile reports whether a line is one of an encoded file, or of the header of one.
 func looksLikeFile(text []byte) bool {
+	return hasFold(text, "content-type:") || hasFold(text, "content-disposition:") || hasFold(text, "content-transfer-encoding:") ||
+		isEncodedLine(text)
+}
+
+// isEncodedLine reports whether a line is one of an encoded file.
+func isEncodedLine(text []byte) bool {
 	switch {
-	case hasFold(text, "content-type:"), hasFold(text, "content-disposition:"), hasFold(text, "content-transfer-encoding:"):
-		return true
 	case bytes.HasPrefix(text, []byte("begin ")) && len(text) > 9 && isDigit(text[6]) && isDigit(text[7]) && isDigit(text[8]):
 		return true
 	case bytes.HasPrefix(text, []byte("begin-base64 ")), bytes.HasPrefix(text, []byte("=ybegin ")),

@@ -65,10 +65,11 @@ func addable(typ string) bool {
 // removals returns the edits that take the sealed children out of q and put the notice's part in.
 func (p *Plan) removals(q *part, n *notice, home *place) ([]edit, error) {
 	var edits []edit
+	trailing := p.trailing(q)
 	for i, child := range q.children {
 		here := home != nil && home.in == q && home.index == i
 		if p.fates[child] == leaves {
-			edits = append(edits, edit{p.hole(q, i), p.filling(q, i, n, here)})
+			edits = append(edits, edit{p.hole(q, i, trailing), p.filling(q, i, n, here)})
 			continue
 		}
 		inner, err := p.removals(child, n, home)
@@ -86,9 +87,9 @@ func (p *Plan) removals(q *part, n *notice, home *place) ([]edit, error) {
 
 // hole returns what goes with child i. Where the last boundary line of q is missing, the CRLF before the
 // first of the trailing holes goes as well: the boundary line that it belonged to is gone.
-func (p *Plan) hole(q *part, i int) span {
+func (p *Plan) hole(q *part, i, trailing int) span {
 	s := q.slot(i)
-	if q.closed || !p.restLeaves(q, i) || p.fates[q] == leaves || q.end == p.msg.src.Size() {
+	if q.closed || i < trailing || p.fates[q] == leaves || q.end == p.msg.src.Size() {
 		return s
 	}
 	if i > 0 && p.fates[q.children[i-1]] != leaves {
@@ -97,14 +98,13 @@ func (p *Plan) hole(q *part, i int) span {
 	return s
 }
 
-// restLeaves reports whether child i and all after it leave.
-func (p *Plan) restLeaves(q *part, i int) bool {
-	for _, child := range q.children[i:] {
-		if p.fates[child] != leaves {
-			return false
-		}
+// trailing returns the first child of q from which on all leave.
+func (p *Plan) trailing(q *part) int {
+	i := len(q.children)
+	for i > 0 && p.fates[q.children[i-1]] == leaves {
+		i--
 	}
-	return true
+	return i
 }
 
 // filling returns what takes the place of child i, which leaves.
@@ -112,7 +112,7 @@ func (p *Plan) filling(q *part, i int, n *notice, here bool) func(io.Writer) err
 	atEnd := !q.closed && q.end == p.msg.src.Size() && i == len(q.children)-1
 	return func(w io.Writer) error {
 		if here {
-			if p.hole(q, i).start < q.slot(i).start {
+			if p.hole(q, i, p.trailing(q)).start < q.slot(i).start {
 				if err := writeString(w, "\r\n"); err != nil {
 					return err
 				}

@@ -238,6 +238,15 @@ func (p *Plan) verdict(q *part) (gateway.Verdict, string, error) {
 	if facts.Content, err = contentOf(p.msg.src, q); err != nil {
 		return verdict, why, err
 	}
+	if facts.Content == "" && facts.InReport && !isBodyType(q.typ) {
+		var carries bool
+		if carries, err = carriesFile(p.msg.src, q); err != nil {
+			return verdict, why, err
+		}
+		if carries {
+			facts.Content = "application/octet-stream"
+		}
+	}
 	if facts.Content != "" {
 		verdict, why = p.rules.Judge(facts)
 		return verdict, why, nil
