@@ -93,6 +93,14 @@ func (p *part) around() *part {
 	return nil
 }
 
+// lastBody returns where the body begins that the end of p belongs to: of its last part, if no boundary line closes it.
+func (p *part) lastBody() int64 {
+	for len(p.children) > 0 && !p.closed {
+		p = p.children[len(p.children)-1]
+	}
+	return p.body
+}
+
 // slot returns the whole place of child i: its boundary line, its header and body, and the CRLF that
 // belongs to the next boundary line (RFC 2046 section 5.1.1).
 func (p *part) slot(i int) span {

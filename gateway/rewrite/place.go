@@ -93,7 +93,7 @@ func (p *Plan) hole(q *part, i, trailing int) span {
 		return s
 	}
 	if i > 0 && p.fates[q.children[i-1]] != leaves {
-		s.start = max(s.start-2, q.children[i-1].body)
+		s.start = max(s.start-2, q.children[i-1].lastBody())
 	}
 	return s
 }
