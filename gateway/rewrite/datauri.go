@@ -216,7 +216,7 @@ func (f *uriFinder) scheme() (int64, bool) {
 
 func (f *uriFinder) note(text []byte) {
 	for i := len(text) - 1; i >= 0; i-- {
-		if !isSpace(text[i]) {
+		if text[i] > ' ' { // control characters before a URI are passed over, too (URL Standard section 4.4)
 			f.before = letter{b: text[i]}
 			f.joined = i == len(text)-1 && isSchemeByte(text[i])
 			return
@@ -229,7 +229,7 @@ func (f *uriFinder) note(text []byte) {
 
 func (f *uriFinder) noteLetter(l letter) {
 	f.joined = isSchemeByte(l.b)
-	if !l.isSpace() {
+	if l.b > ' ' {
 		f.before = l
 	}
 }
@@ -238,17 +238,18 @@ func (f *uriFinder) noteLetter(l letter) {
 func isSchemeByte(b byte) bool { return isAlphanumeric(b) || b == '+' || b == '-' || b == '.' }
 
 // quote returns what surrounds a URI behind before: a quotation mark, a parenthesis, the equals sign of an attribute
-// without, or the comma of a list; else nothing, as in text.
+// without, the comma of a list, or the semicolon behind which a page says where to go; else nothing, as in text.
 func (f *uriFinder) quote() letter {
 	switch f.before.b {
-	case '"', '\'', '(', '=', ',':
+	case '"', '\'', '(', '=', ',', ';':
 		return f.before
 	}
 	return letter{}
 }
 
-// ends reports whether l stands behind a URI.
-func (u *dataURI) ends(l letter) bool {
+// ends reports whether l stands behind a URI, and next after l. An attribute without quotation marks can have them, and
+// tags, in its value (HTML Standard section 13.1.2.3); but one that has them may hold an equals sign.
+func (u *dataURI) ends(l letter, next []byte) bool {
 	tag := !l.escaped && (l.b == '<' || l.b == '>')
 	mark := l.b == '"' || l.b == '\''
 	switch u.quote.b {
@@ -256,6 +257,10 @@ func (u *dataURI) ends(l letter) bool {
 		return l.b == u.quote.b && (!l.escaped || u.quote.escaped) || u.base64 && mark && !l.escaped
 	case '(':
 		return l.b == ')' || l.isSpace() || mark || tag
+	case '=':
+		if !u.base64 && (mark || l.b == '<') {
+			return mark && (len(next) == 0 || isSpace(next[0]) || next[0] == '>')
+		}
 	}
 	return l.isSpace() || mark || tag
 }
@@ -271,7 +276,7 @@ func (f *uriFinder) meta(u *dataURI) bool {
 		if l.b == ',' {
 			break
 		}
-		if u.ends(l) {
+		if u.ends(l, f.page.peek(1)) {
 			f.noteLetter(l)
 			return false
 		}
@@ -327,7 +332,7 @@ func (f *uriFinder) measure(u *dataURI) {
 		if !ok {
 			break
 		}
-		if raw != '%' && u.ends(l) {
+		if raw != '%' && u.ends(l, f.page.peek(1)) {
 			if f.page.pending == "" {
 				u.end = max(u.end, at)
 			}

@@ -50,12 +50,12 @@ func (p *Plan) keepPictures() error {
 	if err != nil || len(wanted) == 0 {
 		return err
 	}
+	var shown []*part
 	p.msg.root.walk(func(q *part) bool {
 		if err == nil && q.typ == "text/html" && p.fates[q] != leaves && len(q.children) == 0 {
 			err = p.eachReference(q, func(ref string) {
-				for _, picture := range wanted[ref] {
-					p.fates[picture] = pictured
-				}
+				shown = append(shown, wanted[ref]...)
+				delete(wanted, ref)
 			})
 		}
 		return err == nil && p.fates[q] != leaves
@@ -63,11 +63,12 @@ func (p *Plan) keepPictures() error {
 	if err != nil {
 		return fmt.Errorf("look for pictures in a page: %w", err)
 	}
-	for _, pictures := range wanted {
-		for _, q := range pictures {
-			if err := p.keepPicture(q); err != nil {
-				return err
-			}
+	for _, q := range shown {
+		p.fates[q] = pictured
+	}
+	for _, q := range shown {
+		if err := p.keepPicture(q); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -82,15 +83,49 @@ func (p *Plan) keepPicture(q *part) error {
 	if err != nil {
 		return err
 	}
-	if q.doubt != "" || !knownEncoding(q.encoding) || item.Size == 0 || item.Size > p.rules.InlineImage || !isPictureType(q.typ) {
+	if q.doubt != "" || !knownEncoding(q.encoding) || item.Size == 0 || item.Size > p.rules.InlineImage || !isPictureType(q.typ) || !isPictureName(q.name) {
 		return nil
 	}
 	head, err := readHead(item.Open(), min(maxHead, item.Size))
-	if err == nil && isPicture(head) {
+	if err != nil || !isPicture(head) {
+		return err
+	}
+	archive, err := holdsArchive(item.Open())
+	if err == nil && !archive {
 		delete(p.fates, q)
 		p.whys[q] = "a small picture that the page shows"
 	}
 	return err
+}
+
+// isPictureName reports whether nobody's computer takes a file of this name for more than a picture.
+func isPictureName(name string) bool {
+	switch strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". "))) {
+	case "", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".bmp", ".dib":
+		return true
+	}
+	return false
+}
+
+// holdsArchive reports whether a file has the end of a ZIP in it: readers of those look for it from behind, and so take a
+// picture for one.
+func holdsArchive(r io.Reader) (bool, error) {
+	const end = "PK\x05\x06"
+	chunk := make([]byte, 8<<10)
+	held := 0
+	for {
+		n, err := io.ReadFull(r, chunk[held:])
+		text := chunk[:held+n]
+		switch {
+		case bytes.Contains(text, []byte(end)):
+			return true, nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("look for an archive in a picture: %w", err)
+		}
+		held = copy(chunk, text[len(text)-len(end)+1:])
+	}
 }
 
 // namedPictures returns the pictures that would leave, by what a page can call them: "cid:" and an identifier, or a

@@ -3,9 +3,11 @@ package rewrite
 import (
 	"bytes"
 	"image/png"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 // pageMail is a multipart/related of a page and a picture with some fields.
@@ -36,6 +38,9 @@ func TestPicturesOfAPage(t *testing.T) {
 		{"not shown", "<html></html>", named, pngOf(100), false, true, false},
 		{"by its location", `<img src="https://x.example/a.png?b&amp;c">`, "Content-Type: image/png\r\nContent-Location: https://x.example/a.png?b&c\r\nContent-Transfer-Encoding: base64", pngOf(100), true, false, false},
 		{"an SVG", shows, strings.Replace(named, "image/png", "image/svg+xml", 1), "<svg xmlns='http://www.w3.org/2000/svg'/>", false, true, true},
+		{"a description", shows, named + "\r\nContent-Description: passport.png\r\nContent-MD5: x", pngOf(limit + 1), false, true, true},
+		{"called a program", shows, strings.Replace(named, "logo.png", "logo.exe", 1), pngOf(100), false, true, true},
+		{"also an archive", shows, named, pngOf(100) + "PK\x05\x06" + strings.Repeat("\x00", 18), false, true, true},
 		{"no picture", shows, named, "%PDF-1.7 says it is a PNG", false, true, true},
 	}
 	for _, test := range tests {
@@ -107,6 +112,39 @@ func TestPictureInASignedMailStaysOrGoesWithItsSignature(t *testing.T) {
 		r := rewriteMail(t, []byte(mail))
 		if kept := bytes.HasSuffix(r.mail, []byte(mail)); kept != (size == 100) {
 			t.Errorf("%d bytes: unchanged: %t, sealed %q", size, kept, r.names)
+		}
+	}
+}
+
+// TestPicturesWithOneName cost no more for each time that the page names them. (It would not end in an hour.)
+func TestPicturesWithOneName(t *testing.T) {
+	const picture = "Content-Type: image/png\r\nContent-ID: <a>\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+	parts := []string{"Content-Type: text/html\r\n\r\n" + strings.Repeat("cid:a cid:a cid:a cid:a\r\n", 1<<18)}
+	for range 9000 {
+		parts = append(parts, picture)
+	}
+	limits := DefaultLimits()
+	limits.Parts = 10000
+	msg, err := Scan(strings.NewReader(mixedMail(parts...)), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan, err := NewPlan(msg, Rules{Judge: judge, InlineImage: 100}); err != nil || len(plan.Items()) != 9001 {
+		t.Errorf("%d items, %v", len(plan.Items()), err)
+	}
+}
+
+// TestHoldsArchive finds the end of an archive wherever it lies in what is read at once.
+func TestHoldsArchive(t *testing.T) {
+	for at := range 100 {
+		before := strings.Repeat("x", 8<<10-50+at)
+		for _, r := range []io.Reader{strings.NewReader(before + "PK\x05\x06x"), iotest.OneByteReader(strings.NewReader(before + "PK\x05\x06"))} {
+			if found, err := holdsArchive(r); !found || err != nil {
+				t.Fatalf("at %d: %v, %v", at, found, err)
+			}
+		}
+		if found, err := holdsArchive(strings.NewReader(before + "PK\x05")); found || err != nil {
+			t.Fatalf("at %d: %v, %v", at, found, err)
 		}
 	}
 }

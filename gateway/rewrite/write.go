@@ -214,9 +214,9 @@ func replaceBody(src io.ReaderAt, q *part, described, body string) ([]edit, erro
 	for _, f := range fields(block, q.start) {
 		last = f.end
 		switch f.name {
-		case "content-type", "content-transfer-encoding":
+		case "content-type", "content-transfer-encoding", "content-md5":
 			edits = append(edits, remove(f.span))
-		case "content-disposition":
+		case "content-disposition", "content-description": // which tell the name of what was replaced
 			if strings.Contains(described, "Content-Disposition:") {
 				edits = append(edits, remove(f.span))
 			}
