@@ -26,7 +26,7 @@ type inside struct {
 // lookInside finds the files in the text of q, which is to stay, and takes them out. Where a file is found and the text
 // cannot be cut as exactly as it was read, all of q is sealed.
 func (p *Plan) lookInside(q *part) error {
-	if q.typ != "text/plain" && q.typ != "text/html" {
+	if !isBodyType(q.typ) {
 		return nil
 	}
 	open, exact, err := p.view(q)
@@ -117,7 +117,7 @@ func (p *Plan) search(q *part, open func() io.Reader) (found inside, tooMany boo
 		found.splices = append(found.splices, splice{start: b.Start, end: b.End})
 		found.items = append(found.items, p.blockItem(q, b))
 	}
-	if q.typ != "text/html" {
+	if !isPage(q.typ) {
 		return found, false, nil
 	}
 	uris, tooMany, err := findDataURIs(open(), maxInside, func(u *dataURI) bool { return u.isFile(p.rules.InlineImage) })
@@ -153,7 +153,7 @@ func (p *Plan) blockItem(q *part, b encoded.Block) Item {
 	item := Item{Name: toUTF8(b.Name, q.charset), Type: "application/octet-stream", Size: b.Size, open: func() io.Reader {
 		return b.Open(p.textBetween(q, b.Start, b.End))
 	}}
-	if q.typ == "text/html" {
+	if isPage(q.typ) {
 		b.AsItStands = true
 		item.Size = b.End - b.Start
 		item.open = func() io.Reader { return p.textBetween(q, b.Start, b.End) }

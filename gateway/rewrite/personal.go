@@ -1,9 +1,11 @@
 package rewrite
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"sealpost/gateway/policy/personal"
 )
@@ -47,29 +49,22 @@ type maskedRange struct {
 	detector   string
 }
 
-// lookForPersonal looks for personal data in a body that stays, the mail's own or one in a forwarded message.
+// lookForPersonal looks for personal data in a body that stays, the mail's own or one in a forwarded message. What is found
+// in a text that not all readers decode alike cannot be masked in it.
 func (p *Plan) lookForPersonal(q *part) error {
-	if p.rules.Text == nil || q.typ != "text/plain" && q.typ != "text/html" || !knownEncoding(q.encoding) {
+	if p.rules.Text == nil || !isBodyType(q.typ) {
 		return nil
 	}
-	head, err := readHead(decoder(p.msg.src, q), 3)
+	text, exact, err := p.personalText(q)
+	if err != nil {
+		return fmt.Errorf("look for personal data: %w", err)
+	}
+	found, err := p.personalIn(text, isPage(q.typ))
 	if errors.Is(err, errDirty) {
-		return nil
+		exact = false
+		found, err = p.personalIn(&junkReader{in: section(p.msg.src, span{q.body, q.end})}, isPage(q.typ))
 	}
 	if err != nil {
-		return err
-	}
-	s, err := scriptOf(q.charset, head)
-	exact := err == nil && (s.coding == nil || s.single)
-	text := decoder(p.msg.src, q)
-	if !exact && err == nil {
-		text = s.reader(text)
-	}
-	found, err := p.personalIn(text, q.typ == "text/html")
-	switch {
-	case errors.Is(err, errDirty):
-		return nil // who reads such a text sees something else
-	case err != nil:
 		return fmt.Errorf("look for personal data: %w", err)
 	}
 	for detector, n := range found.counts {
@@ -79,9 +74,106 @@ func (p *Plan) lookForPersonal(q *part) error {
 	case found.worst == ActionSeal, found.worst == ActionMask && (!exact || len(found.masks) > maxMasked):
 		p.tooPersonal = true
 	case found.worst == ActionMask:
+		p.masks[q] = true
 		return p.mask(q, found.masks)
 	}
 	return nil
+}
+
+// compareAlternatives seals the texts if one of them is masked, and another that says the same is not: there the detectors
+// have not understood it.
+func (p *Plan) compareAlternatives() {
+	p.msg.root.walk(func(q *part) bool {
+		if q.typ == "multipart/alternative" && p.fates[q] != leaves {
+			masked, clean := false, false
+			for _, child := range q.children {
+				body, masks := p.bodiesIn(child)
+				masked = masked || masks
+				clean = clean || body && !masks
+			}
+			p.tooPersonal = p.tooPersonal || masked && clean
+		}
+		return !p.tooPersonal
+	})
+}
+
+// bodiesIn reports whether a text stays in q, and whether one is masked.
+func (p *Plan) bodiesIn(q *part) (body, masks bool) {
+	q.walk(func(r *part) bool {
+		if !r.isMultipart() && !r.message && p.fates[r] == stays && isBodyType(r.typ) {
+			body, masks = true, masks || p.masks[r]
+		}
+		return p.fates[r] != leaves
+	})
+	return body, masks
+}
+
+// sealPersonalMessages seals each forwarded message that stays and whose fields hold what would be masked in the mail's own.
+func (p *Plan) sealPersonalMessages() error {
+	if p.rules.Text == nil {
+		return nil
+	}
+	var err error
+	p.msg.root.walk(func(q *part) bool {
+		if err != nil || p.fates[q] == leaves || !q.message {
+			return err == nil && p.fates[q] != leaves
+		}
+		var personal bool
+		if personal, err = p.isAboutPersonal(q.children[0]); personal {
+			p.sealAsOne(q, "a forwarded message with personal data in its subject")
+		}
+		return !personal
+	})
+	return err
+}
+
+func (p *Plan) isAboutPersonal(message *part) (bool, error) {
+	block := make([]byte, message.body-message.start)
+	if _, err := p.msg.src.ReadAt(block, message.start); err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read a header: %w", err)
+	}
+	for _, f := range fields(block, message.start) {
+		if !isAbout(f.name) {
+			continue
+		}
+		found, err := p.personalIn(strings.NewReader(decodeName(f.value())), false)
+		if err != nil {
+			return false, err
+		}
+		for detector, n := range found.counts {
+			p.personal[detector] += n
+		}
+		if found.worst != ActionCount {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// personalText returns the text of q in UTF-8, or in bytes in which ASCII is found. exact tells that they are those of the
+// decoded text itself.
+func (p *Plan) personalText(q *part) (text io.Reader, exact bool, err error) {
+	switch {
+	case knownEncoding(q.encoding):
+	case strings.Contains(q.encoding, "64"):
+		return &junkReader{in: section(p.msg.src, span{q.body, q.end})}, false, nil
+	case strings.Contains(q.encoding, "quoted"):
+		return newQPReader(section(p.msg.src, span{q.body, q.end})), false, nil
+	}
+	head, err := readHead(decoder(p.msg.src, q), min(256, q.end-q.body))
+	if err != nil && !errors.Is(err, errDirty) {
+		return nil, false, err
+	}
+	s, failed := scriptOf(q.charset, head)
+	switch {
+	case failed == nil && (s.coding == nil || s.single) && bytes.IndexByte(head, 0) < 0:
+		return decoder(p.msg.src, q), knownEncoding(q.encoding), nil
+	case failed == nil && s.coding != nil:
+		return s.reader(decoder(p.msg.src, q)), false, nil
+	case isUTF16(q.charset, head):
+		return &narrowReader{r: decoder(p.msg.src, q)}, false, nil
+	}
+	return decoder(p.msg.src, q), false, nil
 }
 
 func (p *Plan) personalIn(text io.Reader, page bool) (findings, error) {
@@ -150,7 +242,7 @@ func (p *Plan) mask(q *part, masks []maskedRange) error {
 }
 
 func (p *Plan) masked(q *part, detector string, match []byte) []byte {
-	if q.typ == "text/html" {
+	if isPage(q.typ) {
 		return p.rules.Text.Detectors.MaskHTML(detector, match)
 	}
 	return p.rules.Text.Detectors.Mask(detector, match)
@@ -188,11 +280,12 @@ func (p *Plan) sealBodies() {
 }
 
 func isBodyType(typ string) bool {
-	switch typ {
-	case "text/plain", "text/html", "text/enriched", "text/richtext", "text/x-amp-html", "text/watch-html":
-		return true
-	}
-	return false
+	return typ == "text/plain" || typ == "text/enriched" || typ == "text/richtext" || isPage(typ)
+}
+
+// isPage reports whether a text of this type is HTML.
+func isPage(typ string) bool {
+	return typ == "text/html" || typ == "text/x-amp-html" || typ == "text/watch-html"
 }
 
 // addOriginal seals a text as it came, of which a masked one stays.
@@ -209,7 +302,7 @@ func (p *Plan) addOriginal(q *part) error {
 
 // bodyName is that of the file of a text.
 func bodyName(q *part) string {
-	if q.typ == "text/html" {
+	if isPage(q.typ) {
 		return "message.html"
 	}
 	return "message.txt"

@@ -121,9 +121,15 @@ func TestPersonalTextIsSealed(t *testing.T) {
 // Where a number cannot be masked exactly, the text is sealed rather than left.
 func TestWhatCannotBeMaskedIsSealed(t *testing.T) {
 	for name, mail := range map[string]string{
-		"UTF-16":       "Content-Type: text/plain; charset=utf-16le\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(wide("card "+card+"\r\n"))),
-		"ISO-2022-JP":  "Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B%Q%9\x1b(B card " + card + "\r\n",
-		"many numbers": "\r\n" + strings.Repeat("card "+card+"\r\n", maxMasked),
+		"UTF-16":                  "Content-Type: text/plain; charset=utf-16le\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(wide("card "+card+"\r\n"))),
+		"ISO-2022-JP":             "Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B%Q%9\x1b(B card " + card + "\r\n",
+		"misspelt encoding":       "Content-Transfer-Encoding: 8-bit\r\n\r\ncard " + card + "\r\n",
+		"unknown base64":          "Content-Transfer-Encoding: x-base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte("card "+card+"\r\n")),
+		"broken base64":           "Content-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte("card "+card+", thank you\r\n")) + "\r\n-- \r\nA mailing list\r\n",
+		"UTF-16 that has no mark": "Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(wide("card "+card+"\r\n"))),
+		"UTF-16 called something": "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(wide("card "+card+"\r\n"))),
+		"an unknown charset":      "Content-Type: text/plain; charset=x-none\r\n\r\ncard " + card + "\r\n",
+		"many numbers":            "\r\n" + strings.Repeat("card "+card+"\r\n", maxMasked),
 	} {
 		r := personally(t, masking(t), "Subject: x\r\n"+mail)
 		if !slices.Equal(r.names, []string{"message.txt"}) || bytes.Contains(r.mail, []byte("4111")) {
@@ -196,6 +202,19 @@ func TestPersonalDataGoByNoOtherWay(t *testing.T) {
 		"a forwarded mail":  "Subject: x\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\ncard " + card + "\r\n",
 	} {
 		if r := personally(t, sealing, mail); bytes.Contains(r.mail, []byte("4111")) || len(r.names) == 0 {
+			t.Errorf("%s: sealed %q:\n%.1500s", name, r.names, r.mail)
+		}
+	}
+	for name, mail := range map[string]string{
+		"an alternative that is not understood": "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\ncard " + card +
+			"\r\n--B\r\nContent-Type: text/html\r\n\r\n<table><td>4111</td><td>1111</td><td>1111</td><td>1111</td></table>\r\n--B--\r\n",
+		"an alternative of another type": "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\ncard " + card +
+			"\r\n--B\r\nContent-Type: text/x-amp-html\r\n\r\n<p>card " + card + "</p>\r\n--B--\r\n",
+		"a type of its own":               "Subject: x\r\nContent-Type: text/enriched\r\n\r\ncard " + card + "\r\n",
+		"the subject of a forwarded mail": "Subject: x\r\nContent-Type: message/rfc822\r\n\r\nSubject: card " + card + "\r\n\r\nHello\r\n",
+		"comments":                        "Subject: x\r\nComments: card " + card + "\r\nKeywords: card " + card + "\r\n\r\nHello\r\n",
+	} {
+		if r := personally(t, masking(t), mail); bytes.Contains(r.mail, []byte("4111")) || len(r.names) == 0 {
 			t.Errorf("%s: sealed %q:\n%.1500s", name, r.names, r.mail)
 		}
 	}

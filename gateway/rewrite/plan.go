@@ -70,6 +70,7 @@ type Plan struct {
 	// stay; originals are, of the items, the texts and the subject that stay masked.
 	personal    map[string]int
 	tooPersonal bool
+	masks       map[*part]bool // the texts with masks in them
 	originals   int
 	subject     maskedFields
 	cause       Cause // 0: it could not be taken apart
@@ -130,7 +131,7 @@ func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 }
 
 func newPlan(m *Message, rules Rules, whole string) (*Plan, error) {
-	p := &Plan{msg: m, rules: rules, whole: whole, fates: make(map[*part]fate), inside: make(map[*part]inside), unsigned: make(map[*part]*part), whys: make(map[*part]string), personal: make(map[string]int)}
+	p := &Plan{msg: m, rules: rules, whole: whole, fates: make(map[*part]fate), inside: make(map[*part]inside), unsigned: make(map[*part]*part), whys: make(map[*part]string), personal: make(map[string]int), masks: make(map[*part]bool)}
 	if err := p.maskSubject(); err != nil {
 		return nil, err
 	}
@@ -198,7 +199,11 @@ func (p *Plan) judge() error {
 	if err := p.keepPictures(); err != nil {
 		return err
 	}
+	p.compareAlternatives()
 	p.sealBodies()
+	if err := p.sealPersonalMessages(); err != nil {
+		return err
+	}
 	root := p.msg.root
 	if p.whole == "" && p.fates[root] == leaves && root.doubt != "" {
 		p.whole = root.doubt

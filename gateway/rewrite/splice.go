@@ -190,7 +190,7 @@ func quotedBetween(src io.ReaderAt, p *part, hole span, text string) (string, er
 	if _, err := src.ReadAt(before, hole.start-int64(len(before))); err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("find a place in a text: %w", err)
 	}
-	if len(before) > 0 && before[0] != '\n' && (p.typ == "text/html" || quoted[0] != '\r') {
+	if len(before) > 0 && before[0] != '\n' && (isPage(p.typ) || quoted[0] != '\r') {
 		quoted = append([]byte("=\r\n"), quoted...)
 	}
 	if hole.end < p.end && !bytes.HasSuffix(quoted, []byte{'\n'}) {

@@ -25,7 +25,12 @@ type edited struct {
 
 func (s maskedFields) masked() bool { return len(s.instead) > 0 }
 
-// maskSubject looks for personal data in the Subject and Thread-Topic fields of the mail. They are masked by each action
+// isAbout reports whether a field says in words what a mail is about (RFC 5322 section 3.6.5).
+func isAbout(name string) bool {
+	return name == "subject" || name == "thread-topic" || name == "comments" || name == "keywords"
+}
+
+// maskSubject looks for personal data in the fields of the mail that say what it is about. They are masked by each action
 // but that of counting, since a mail needs a subject. What a lenient reader takes for a field and we for text is text.
 func (p *Plan) maskSubject() error {
 	if p.rules.Text == nil {
@@ -40,8 +45,7 @@ func (p *Plan) maskSubject() error {
 		if err != nil {
 			return fmt.Errorf("read the header: %w", err)
 		}
-		isSubject := f.name == "subject" || f.name == "thread-topic"
-		if !isSubject || f.raw == nil || p.whole == "" && f.end > p.msg.root.body {
+		if !isAbout(f.name) || f.raw == nil || p.whole == "" && f.end > p.msg.root.body {
 			continue
 		}
 		f.raw = bytes.Clone(f.raw)
