@@ -33,7 +33,8 @@ func protected(text []byte, inLink bool) []span {
 	return merged
 }
 
-// links finds http://... and https://... up to white space, a quote or an angle bracket.
+// links finds what readers make links of, up to white space, a quote or an angle bracket: a scheme and "://", "www.", or a
+// host and a path.
 func links(text []byte, inLink bool) []span {
 	var spans []span
 	at := 0
@@ -42,28 +43,67 @@ func links(text []byte, inLink bool) []span {
 		spans = append(spans, span{0, at})
 	}
 	for {
-		i := bytes.Index(text[at:], []byte("://"))
+		i := nextLink(text, at)
 		if i < 0 {
 			return spans
 		}
-		i += at
-		at = i + 3
-		if start, ok := scheme(text[:i]); ok {
-			at = unlinked(text, at)
+		if start, ok := linkStart(text, at, i); ok {
+			at = unlinked(text, i)
 			spans = append(spans, span{start, at})
+			continue
+		}
+		at = i + 1
+	}
+}
+
+// nextLink returns the index of the next letter by which a link is known: a slash, or the first dot of "www."; -1 if there
+// is none.
+func nextLink(text []byte, from int) int {
+	for i := from; ; i++ {
+		n := bytes.IndexAny(text[i:], "/.")
+		if n < 0 {
+			return -1
+		}
+		if i += n; text[i] == '/' || i-from >= 3 && bytes.EqualFold(text[i-3:i], []byte("www")) {
+			return i
 		}
 	}
 }
 
+// linkStart returns where the link begins, not before from, that is known by the letter at i.
+func linkStart(text []byte, from, i int) (int, bool) {
+	switch {
+	case text[i] == '.':
+		start := i - 3
+		return start, start == 0 || !alnum(text[start-1])
+	case i > from && text[i-1] == ':' && i+1 < len(text) && text[i+1] == '/':
+		return scheme(text[:i-1])
+	}
+	return host(text, from, i)
+}
+
 // scheme finds the scheme of a link at the end of the text.
 func scheme(text []byte) (int, bool) {
-	for _, name := range []string{"https", "http"} {
+	for _, name := range []string{"https", "http", "ftps", "sftp", "ftp"} {
 		start := len(text) - len(name)
 		if start >= 0 && bytes.EqualFold(text[start:], []byte(name)) {
 			return start, true
 		}
 	}
 	return 0, false
+}
+
+// host finds the name of a host that ends at i with a domain of letters.
+func host(text []byte, from, i int) (int, bool) {
+	start := i
+	for start > from && i-start <= maxDomain && (alnum(text[start-1]) || text[start-1] == '.' || text[start-1] == '-') {
+		start--
+	}
+	top := i
+	for top > start && letter(text[top-1]) {
+		top--
+	}
+	return start, i-top >= 2 && top-1 > start && text[top-1] == '.'
 }
 
 // unlinked is the index where a link around i ends.
@@ -87,13 +127,12 @@ func linkAt(text []byte, i int, inLink bool) bool {
 	if start == 0 && inLink {
 		return true
 	}
-	for at := start; ; at += 3 {
-		n := bytes.Index(text[at:min(len(text), i+len("https://"))], []byte("://"))
-		if n < 0 {
+	near := text[:min(len(text), i+len("https://"))]
+	for at := start; ; at++ {
+		if at = nextLink(near, at); at < 0 {
 			return false
 		}
-		at += n
-		if from, ok := scheme(text[start:at]); ok && start+from < i {
+		if from, ok := linkStart(near, start, at); ok && from < i {
 			return true
 		}
 	}
