@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,5 +135,26 @@ func TestPersonalDataIsCounted(t *testing.T) {
 	}
 	if got := preview(t, envelope(), mail, change).Personal; got["card"] != 1 || got["customer-number"] != 2 {
 		t.Errorf("preview: %v", got)
+	}
+}
+
+// TestTemplateThatFailsIsCounted: the mail goes on with our own notice, and an admin can see it.
+func TestTemplateThatFailsIsCounted(t *testing.T) {
+	failing, err := rewrite.ParseTemplate(ownWords+"\n{{if eq .Count 7}}{{index .Files 99}}{{end}}{{.Link}}\n", "<p>"+ownWords+` <a href="{{.Link}}">{{.Link}}</a></p>`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, func(o *intake.Options) { o.NoticeTemplate = failing })
+	for i, want := range []string{ownWords, "were taken out of"} {
+		files := slices.Repeat(twoFiles()[:1], 1+6*i)
+		if accepted := f.accept(t, envelope(), mixed("Hello", files...)).copy; !strings.Contains(accepted, want) {
+			t.Errorf("%d files: the notice lacks %q", len(files), want)
+		}
+		if got := value(t, f.registry, "sealpost_intake_template_failures_total", ""); got != float64(i) {
+			t.Errorf("%d files: %v failures are counted", len(files), got)
+		}
+	}
+	if !strings.Contains(f.log.String(), `"template_failed":true`) {
+		t.Error("the failure is not in the log")
 	}
 }

@@ -17,9 +17,9 @@ type metrics struct {
 	bytes prometheus.Counter
 	whole prometheus.Counter
 
-	repeats, forged, autoresponse, loopSuspected, held, imitated prometheus.Counter
-	personal                                                     *prometheus.CounterVec
-	seconds                                                      *prometheus.HistogramVec
+	repeats, forged, autoresponse, loopSuspected, held, imitated, templates prometheus.Counter
+	personal                                                                *prometheus.CounterVec
+	seconds                                                                 *prometheus.HistogramVec
 }
 
 func newMetrics(registry prometheus.Registerer) metrics {
@@ -52,6 +52,7 @@ func newMetrics(registry prometheus.Registerer) metrics {
 		{&m.loopSuspected, "loop_suspected_total", "Mails that Salesforce would take for a loop: over 15 alike in a minute."},
 		{&m.held, "held_total", "Mails held since Salesforce would bounce them."},
 		{&m.imitated, "imitated_total", "Mails whose text looked like a notice of ours."},
+		{&m.templates, "template_failures_total", "Mails with which notice.text or notice.html failed, so that they carry our own notice."},
 	} {
 		*c.into = factory.NewCounter(prometheus.CounterOpts{Name: "sealpost_intake_" + c.name, Help: c.help})
 	}
@@ -91,6 +92,9 @@ func (m metrics) observe(t *transaction, err error) {
 		}
 		if t.plan.Imitates() {
 			m.imitated.Inc()
+		}
+		if t.plan.TemplateFailed() {
+			m.templates.Inc()
 		}
 		for detector, n := range t.plan.Personal() {
 			m.personal.WithLabelValues(detector).Add(float64(n))
@@ -142,6 +146,9 @@ func (t *transaction) log(ctx context.Context, size int64, took time.Duration) {
 	}
 	if whole {
 		attrs = append(attrs, "reason", reason)
+	}
+	if t.plan != nil && t.plan.TemplateFailed() {
+		attrs = append(attrs, "template_failed", true)
 	}
 	if t.plan != nil && len(t.plan.Personal()) > 0 {
 		attrs = append(attrs, "personal", t.plan.Personal())

@@ -63,11 +63,13 @@
 //
 // # Personal data
 //
-// With Rules.Text the bodies that stay, in forwarded messages too, and the subject are searched by package personal. What is
-// found is counted; or masked, with as many bytes, and the text as it came is sealed; or the text is sealed, with all others
-// of the mail, since an alternative says the same, and a line takes its place. A text that cannot be masked byte by byte, in
-// UTF-16, ISO-2022 or a charset of several bytes, is sealed instead; so is one with over 1,000 places. A subject is masked
-// only. The text of a report is searched, what a machine wrote in it is not.
+// With Rules.Text the bodies that stay, in forwarded messages too, and the fields that say what a mail is about are searched
+// by package personal. What is found is counted; or masked, with as many bytes, and the text as it came is sealed; or the text
+// is sealed, with all others of the mail, since an alternative says the same, and a line takes its place. A text that cannot
+// be masked byte by byte, in UTF-16, ISO-2022 or a charset of several bytes, or in a transfer encoding that is broken or
+// unknown, is sealed instead; so is one with over 1,000 places, and one of which an alternative is masked and it is not. Fields
+// are masked only; a forwarded message with a find in them is sealed. The text of a report is searched, what a machine wrote
+// in it is not.
 //
 // # The notice
 //

@@ -212,6 +212,7 @@ func TestPersonalDataGoByNoOtherWay(t *testing.T) {
 			"\r\n--B\r\nContent-Type: text/x-amp-html\r\n\r\n<p>card " + card + "</p>\r\n--B--\r\n",
 		"a type of its own":               "Subject: x\r\nContent-Type: text/enriched\r\n\r\ncard " + card + "\r\n",
 		"the subject of a forwarded mail": "Subject: x\r\nContent-Type: message/rfc822\r\n\r\nSubject: card " + card + "\r\n\r\nHello\r\n",
+		"the name of a file":              "Subject: x\r\nContent-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n\r\nHello\r\n--B\r\nContent-Type: application/pdf; name=\"card " + card + ".pdf\"\r\n\r\nx\r\n--B--\r\n",
 		"comments":                        "Subject: x\r\nComments: card " + card + "\r\nKeywords: card " + card + "\r\n\r\nHello\r\n",
 	} {
 		if r := personally(t, masking(t), mail); bytes.Contains(r.mail, []byte("4111")) || len(r.names) == 0 {

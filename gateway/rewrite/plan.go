@@ -70,6 +70,7 @@ type Plan struct {
 	// stay; originals are, of the items, the texts and the subject that stay masked.
 	personal    map[string]int
 	tooPersonal bool
+	ownFailed   bool
 	masks       map[*part]bool // the texts with masks in them
 	originals   int
 	subject     maskedFields

@@ -45,6 +45,11 @@ func (p *Plan) write(m *meter, out Output) error {
 	}
 	root := p.msg.root
 	out.Notice.imitated, out.Notice.unsigned, out.Notice.originals = p.imitated, p.evidences, p.originals
+	files, err := p.shownFiles(out.Notice.Files)
+	if err != nil {
+		return fmt.Errorf("name the files: %w", err)
+	}
+	out.Notice.Files = files
 	if out.Notice.Place != "" && out.Notice.Place != PlaceAuto && p.whole == "" {
 		if err := p.chooseHosts(out.Notice.Place); err != nil {
 			return fmt.Errorf("place the notice: %w", err)
@@ -52,7 +57,7 @@ func (p *Plan) write(m *meter, out Output) error {
 	}
 	switch {
 	case p.whole != "":
-		return p.writeWhole(m, newNotice(out.Notice, aboutWhole(p.cause), 0))
+		return p.writeWhole(m, p.notice(out.Notice, aboutWhole(p.cause), 0))
 	case len(p.items) == 0:
 		return p.copyMail(m, nil)
 	case p.fates[root] == leaves && !root.isMultipart(), p.fates[root] == replaced:
@@ -60,9 +65,35 @@ func (p *Plan) write(m *meter, out Output) error {
 		if p.fates[root] == replaced {
 			about = p.about()
 		}
-		return p.writeSingle(m, newNotice(out.Notice, about, 0))
+		return p.writeSingle(m, p.notice(out.Notice, about, 0))
 	}
-	return p.writeParts(m, newNotice(out.Notice, p.about(), p.copies), out.Notice.Link)
+	return p.writeParts(m, p.notice(out.Notice, p.about(), p.copies), out.Notice.Link)
+}
+
+// notice makes the notice, and remembers whether the admin's template failed with it.
+func (p *Plan) notice(n Notice, about kind, copies int) *notice {
+	made := newNotice(n, about, copies)
+	p.ownFailed = made.failed
+	return made
+}
+
+// TemplateFailed tells that the last Write wrote our own notice, since the admin's template failed with this mail.
+func (p *Plan) TemplateFailed() bool { return p.ownFailed }
+
+// shownFiles returns files with personal data masked in their names, as in a subject.
+func (p *Plan) shownFiles(files []File) ([]File, error) {
+	if p.rules.Text == nil {
+		return files, nil
+	}
+	shown := make([]File, len(files))
+	for i, file := range files {
+		name, err := p.maskShort(file.Name)
+		if err != nil {
+			return nil, err
+		}
+		shown[i] = File{Name: name, Size: file.Size}
+	}
+	return shown, nil
 }
 
 // about says what the notice of a multipart is about.
