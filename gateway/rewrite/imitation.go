@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -13,6 +14,8 @@ const (
 	maxImitation = 1 << 20
 	// imitationWindow is longer than any mark of a notice, and than a link.
 	imitationWindow = 512
+	// maxSender is how far behind the sender of an answered mail its date stands at most.
+	maxSender = 400
 )
 
 // imitations looks for what a reader could take for a notice of ours in a mail that has not come to us yet: a sentence of
@@ -125,22 +128,53 @@ func (m *imitations) text(text []byte) {
 		}
 		if m.window = append(m.window, c); len(m.window) == cap(m.window) {
 			m.look()
-			m.window = m.window[:copy(m.window, m.window[len(m.window)-imitationWindow:])]
+			m.window = m.window[:copy(m.window, m.window[max(0, len(m.window)-imitationWindow):])]
 		}
 	}
 }
 
 // look looks through the window; at the end of a text it is to be called once more.
 func (m *imitations) look() {
+	if at := answered(m.window); at >= 0 {
+		m.window, m.rest = m.window[:at], true
+	}
+	said := bytes.ReplaceAll(bytes.ReplaceAll(m.window, []byte("&nbsp;"), []byte{' '}), []byte("\u00a0"), []byte{' '})
 	for _, mark := range m.marks {
-		m.found = m.found || bytes.Contains(m.window, []byte(mark))
+		m.found = m.found || bytes.Contains(said, []byte(mark))
 	}
 	m.found = m.found || m.isLink(m.window)
 }
 
+// rule is a line above a mail that is answered, in any language.
+var rule = regexp.MustCompile(`-{4,} ?[\pL' ]{5,60}-{4,}`)
+
+// answered returns where a mail begins that is answered and stands below without marks of its own, as Outlook writes it: a
+// rule, or who sent it and when. It is negative if there is none. The text is lower-cased.
+func answered(text []byte) int {
+	if at := rule.FindIndex(text); at != nil {
+		return at[0]
+	}
+	for _, sender := range []string{"from: ", "von: ", "de: ", "de : ", "da: ", "van: "} {
+		at := bytes.Index(text, []byte(sender))
+		if at < 0 || at > 0 && isAlphanumeric(text[at-1]) {
+			continue
+		}
+		near := string(text[at:min(len(text), at+maxSender)])
+		for _, date := range []string{" sent: ", " gesendet: ", " date: ", " datum: ", "envoy\u00e9 : ", "envoy\u00e9: ", " enviado", " inviato: ", " verzonden: "} {
+			if strings.Contains(near, date) {
+				return at
+			}
+		}
+	}
+	return -1
+}
+
 // address takes the target of a link in a page.
 func (m *imitations) address(value []byte) {
-	m.found = m.found || m.isLink(bytes.ToLower(value))
+	if m.isLink(bytes.ToLower(value)) {
+		m.look() // it may stand in a mail that is answered
+		m.found = m.found || !m.quoted()
+	}
 }
 
 // isLink reports whether a Secure Link stands in text, which is lower-cased.
@@ -169,7 +203,10 @@ func (m *imitations) quoted() bool { return m.rest || m.quotes > 0 }
 // tag takes a tag of a page.
 func (m *imitations) tag(name string, start bool) {
 	switch {
-	case m == nil || name != "blockquote":
+	case m == nil:
+	case name == "br" || name == "p" || name == "div" || name == "td" || name == "li":
+		m.text([]byte{' '})
+	case name != "blockquote":
 	case start:
 		m.quotes++
 	default:
@@ -183,7 +220,7 @@ func (m *imitations) named(value string) {
 		return
 	}
 	lower := strings.ToLower(value)
-	for _, mark := range []string{"gmail_quote", "divrplyfwdmsg", "appendonsend", "yahoo_quoted", "moz-cite-prefix", "outlookmessageheader"} {
+	for _, mark := range []string{"gmail_quote", "moz-forward-container", "protonmail_quote", "divrplyfwdmsg", "appendonsend", "yahoo_quoted", "moz-cite-prefix", "outlookmessageheader"} {
 		m.rest = m.rest || strings.Contains(lower, mark)
 	}
 }
