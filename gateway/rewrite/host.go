@@ -171,8 +171,10 @@ func (h *host) carries(n *notice) bool {
 	switch {
 	case !h.usable:
 		return false
-	case h.html, n.ascii(), isUTF8(h.part.charset), h.script.coding != nil:
+	case h.html, n.ascii(), isUTF8(h.part.charset):
 		return true
+	case h.script.coding != nil:
+		return h.script.length(n.plain()) <= maxNotice
 	}
 	return !h.text.broken // it will be labelled UTF-8
 }

@@ -13,14 +13,26 @@ import (
 	"sealpost/gateway/rewrite/encoded"
 )
 
-// maxInside is the most files in the text of one part that are taken out one by one. A text with more is sealed.
-const maxInside = 100
+const (
+	// maxInside is the most files in the text of one part that are taken out one by one. A text with more is sealed.
+	maxInside = 100
+	// maxPassedOver bounds the bytes that are decoded to come to the files in a text, each time that they are read.
+	maxPassedOver = 512 << 20
+)
 
 // inside is what is taken out of the text of a part that stays.
 type inside struct {
 	splices []splice // in the order of the text
 	items   []Item   // likewise
 	masked  bool     // some splices are masks of personal data
+}
+
+// passedOver is how much of the text stands before the files in it, counted for each.
+func (i inside) passedOver() (total int64) {
+	for _, s := range i.splices {
+		total += s.start
+	}
+	return total
 }
 
 // lookInside finds the files in the text of q, which is to stay, and takes them out. Where a file is found and the text
@@ -42,7 +54,7 @@ func (p *Plan) lookInside(q *part) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("look for files in a text: %w", err)
-	case tooMany, !exact && len(found.items) > 0:
+	case tooMany, !exact && len(found.items) > 0, found.passedOver() > maxPassedOver:
 		p.fates[q] = leaves
 		p.whys[q] += ", but with files in it that cannot be cut out"
 	case len(found.items) > 0:

@@ -130,6 +130,17 @@ func (s script) write(text string) (string, error) {
 	return written, nil
 }
 
+// length is how many characters write makes of text.
+func (s script) length(text string) int {
+	n := 0
+	for _, r := range text {
+		if n++; !s.has(r) {
+			n += utf8.RuneCountInString(substitute(r)) - 1
+		}
+	}
+	return n
+}
+
 func (s script) has(r rune) bool {
 	if r < utf8.RuneSelf {
 		return true

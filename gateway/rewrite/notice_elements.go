@@ -19,7 +19,8 @@ type element struct {
 // doubt one that hides its content counts as open.
 type openElements struct {
 	stack []element
-	lost  bool // something that hides may be open for the rest of the page
+	names map[string]int // how many of the stack have each name; pages close much that is not open
+	lost  bool           // something that hides may be open for the rest of the page
 }
 
 // hide reports whether what stands here is in an element that is not shown.
@@ -36,12 +37,16 @@ func (o *openElements) start(e element) {
 		o.lost = true
 		return
 	}
+	if o.names == nil {
+		o.names = make(map[string]int)
+	}
+	o.names[e.name]++
 	o.stack = append(o.stack, e)
 }
 
 // end closes the innermost element of that name, and those in it, unless a table or the like is between.
 func (o *openElements) end(name string) {
-	for i := len(o.stack) - 1; i >= 0; i-- {
+	for i := len(o.stack) - 1; i >= 0 && o.names[name] > 0; i-- {
 		if o.stack[i].name == name {
 			o.cut(i)
 			return
@@ -54,8 +59,9 @@ func (o *openElements) end(name string) {
 
 // cut closes all elements from i on. A formatting element that another one closes goes on behind that one.
 func (o *openElements) cut(i int) {
-	for _, e := range o.stack[min(i+1, len(o.stack)):] {
-		o.lost = o.lost || e.hides && isFormatting(e.name)
+	for j, e := range o.stack[i:] {
+		o.names[e.name]--
+		o.lost = o.lost || j > 0 && e.hides && isFormatting(e.name)
 	}
 	o.stack = o.stack[:i]
 }

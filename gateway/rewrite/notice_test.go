@@ -272,3 +272,28 @@ func TestNoticeIsShownInEveryPage(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesThatACharsetLacksAreNoLongerThanOthers: each such character is written as several, and a text over the limit bounces.
+func TestNamesThatACharsetLacksAreNoLongerThanOthers(t *testing.T) {
+	parts := []string{"Content-Type: text/plain; charset=iso-8859-1\r\n\r\n" + strings.Repeat("Gr\xfc\xdfe und Worte.\r\n", (maxText-maxNotice-100)/18)}
+	for range 17 {
+		parts = append(parts, "Content-Type: application/pdf; name=\""+strings.Repeat("\u6771", 75)+".pdf\"\r\n\r\n%PDF")
+	}
+	r := rewriteMail(t, []byte(mixedMail(parts...)))
+	after := scanMail(t, string(r.mail))
+	if text := decodeAll(t, after.src, after.root.children[0]); len(text) > maxText || len(r.files) != 17 {
+		t.Errorf("%d characters, %d files", len(text), len(r.files))
+	}
+	if !strings.Contains(strings.ReplaceAll(string(r.mail), "=\r\n", ""), testLink) {
+		t.Error("there is no link")
+	}
+}
+
+// TestFilesFarBehindInALongTextAreNotReadForEver: the text leaves as it is.
+func TestFilesFarBehindInALongTextAreNotReadForEver(t *testing.T) {
+	page := strings.Repeat("<p>a line</p>\r\n", 1<<19) + strings.Repeat("<a href='data:a/b;base64,YQ=='>x</a>\r\n", 99)
+	r := rewriteMail(t, []byte("Content-Type: text/html\r\n\r\n"+page))
+	if len(r.files) != 1 || len(r.files[0]) != len(page) {
+		t.Errorf("%d files", len(r.files))
+	}
+}
