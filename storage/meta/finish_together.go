@@ -9,10 +9,12 @@ import (
 	"sealpost/gateway"
 )
 
-// The rows of many deliveries and of their mails are locked in the order of their IDs, all deliveries before all mails.
+// The rows of many deliveries and of their mails are locked in the order of their IDs, all deliveries before all mails. For
+// several attempts those that are locked are left out: one must not keep the others waiting until their leases are lost.
 const (
 	qAllLeased = `SELECT id, mail_id, state, attempts, COALESCE(owner, ''), fence, created FROM deliveries
 		WHERE id = ANY ($1) ORDER BY id` + forUpdate
+	skipLocked        = ` SKIP LOCKED`
 	mailsOfDeliveries = `IN (SELECT mail_id FROM deliveries WHERE id = ANY ($1))`
 	qLockCopies       = `SELECT id, COALESCE(queue_day, ''), copy_object IS NOT NULL FROM mails WHERE id ` + mailsOfDeliveries + ` ORDER BY id` + forUpdate
 	qStatesOfMails    = `SELECT mail_id, id, state, await_case <> 0 FROM deliveries WHERE mail_id ` + mailsOfDeliveries
@@ -53,6 +55,7 @@ type finishing struct {
 	created     map[string]int64
 	copies      map[string]mailCopy
 	states      map[string][]deliveryOfMail // by mail
+	skipsLocked bool                        // rows that are not there may be locked
 	erasesKeys  bool
 }
 
@@ -69,7 +72,7 @@ type deliveryOfMail struct {
 
 func newFinishing(calls []*call[*endedAttempt]) *finishing {
 	f := &finishing{
-		calls: calls, rows: map[string]leasedRow{}, created: map[string]int64{}, copies: map[string]mailCopy{}, states: map[string][]deliveryOfMail{},
+		calls: calls, skipsLocked: len(calls) > 1, rows: map[string]leasedRow{}, created: map[string]int64{}, copies: map[string]mailCopy{}, states: map[string][]deliveryOfMail{},
 	}
 	for _, c := range calls {
 		f.all = append(f.all, c.what.lease.Delivery)
@@ -83,6 +86,10 @@ func newFinishing(calls []*call[*endedAttempt]) *finishing {
 
 // ask locks what is to be changed and reads what decides on it.
 func (f *finishing) ask(batch *pgx.Batch) {
+	locking := ""
+	if f.skipsLocked {
+		locking = skipLocked
+	}
 	queueRows(batch, func(row pgx.Rows) error {
 		var id string
 		var l leasedRow
@@ -90,7 +97,7 @@ func (f *finishing) ask(batch *pgx.Batch) {
 		err := row.Scan(&id, &l.mail, &l.state, &l.attempts, &l.owner, &l.fence, &created)
 		f.rows[id], f.created[l.mail] = l, created
 		return err
-	}, qAllLeased, f.all)
+	}, qAllLeased+locking, f.all)
 	if len(f.ending) == 0 {
 		return
 	}
@@ -100,7 +107,7 @@ func (f *finishing) ask(batch *pgx.Batch) {
 		err := row.Scan(&id, &c.day, &c.inObject)
 		f.copies[id] = c
 		return err
-	}, qLockCopies, f.ending)
+	}, qLockCopies+locking, f.ending)
 	// Of two deliveries that end at once on two nodes, the second sees what became of the first: it has waited for the mail.
 	queueRows(batch, func(row pgx.Rows) error {
 		var mail, id string
@@ -115,14 +122,10 @@ func (f *finishing) ask(batch *pgx.Batch) {
 // finishAll returns what ends the attempts whose leases still hold.
 func (s *Store) finishAll(tx *transaction, f *finishing) ([]statement, error) {
 	var statements []statement
+	var late []string
 	over := map[string]bool{} // deliveries whose need of a copy ends here
 	for _, c := range f.calls {
-		row, ok := f.rows[c.what.lease.Delivery]
-		if !ok {
-			c.err = ErrLeaseLost
-			continue
-		}
-		if c.err = c.what.holds(row); c.err != nil {
+		if c.err = f.mayEnd(c.what); c.err != nil {
 			continue
 		}
 		delete(f.rows, c.what.lease.Delivery) // one lease ends once
@@ -135,11 +138,33 @@ func (s *Store) finishAll(tx *transaction, f *finishing) ([]statement, error) {
 		statements = append(append(statements, statement{qEndLease, e.end(tx.now)}, attempt), at(tx.now, e.notice)...)
 		// A package was made no more than maxIntake before its deliveries.
 		if e.state == gateway.Sent && f.created[e.mail] < micros(tx.now.Add(maxIntake-lateAfter)) {
-			statements = append(statements, extendLate(e.mail, tx.now)...)
+			late = append(late, e.mail)
 		}
 		over[e.lease.Delivery] = !e.keepsCopy()
 	}
+	slices.Sort(late) // two nodes lock their packages in one order
+	for _, mail := range slices.Compact(late) {
+		statements = append(statements, extendLate(mail, tx.now)...)
+	}
 	return append(s.dialect.inserts.merge(statements), f.erase(tx, over)...), nil
+}
+
+// mayEnd compares the lease of an attempt with what was read, and says whether all rows are locked that it needs.
+func (f *finishing) mayEnd(e *endedAttempt) error {
+	row, ok := f.rows[e.lease.Delivery]
+	switch {
+	case !ok && f.skipsLocked:
+		return errAlone
+	case !ok:
+		return ErrLeaseLost
+	}
+	if err := e.holds(row); err != nil {
+		return err
+	}
+	if _, locked := f.copies[e.mail]; !locked && !e.keepsCopy() && f.skipsLocked {
+		return errAlone
+	}
+	return nil
 }
 
 // erase returns what erases the copies that no delivery needs any more.

@@ -1,11 +1,13 @@
 package meta_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"sealpost/gateway"
@@ -183,5 +185,56 @@ func TestNodesFinishTogether(t *testing.T) {
 	deadlocks := rowsOf(t, url, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`)
 	if fmt.Sprint(deadlocks) != "[0]" {
 		t.Errorf("there were %v deadlocks", deadlocks)
+	}
+}
+
+// A delivery whose row is locked keeps no other waiting, whose lease would be lost meanwhile and whose mail sent twice.
+func TestLockedDeliveryKeepsNobodyWaiting(t *testing.T) {
+	_, url := newPostgres(t)
+	s := openPostgres(t, url, metatest.NewKeys())
+	first := newMail(t, s)
+	for range 6 {
+		if err := s.CommitMail(t.Context(), metatest.NewMail(first.Started, first.Copy.Key, metatest.Routes(1)...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leased, err := metatest.LeaseAny(t.Context(), s, "node", 10, time.Minute)
+	if err != nil || len(leased) != 6 {
+		t.Fatalf("%d leased, %v", len(leased), err)
+	}
+	ended := make(chan string, len(leased))
+	end := func(l gateway.LeasedDelivery) {
+		go func() {
+			if err := s.FinishAttempt(t.Context(), l.Lease, gateway.AttemptResult{Attempt: gateway.Attempt{Event: gateway.EventAccepted}}); err != nil {
+				t.Errorf("finish: %v", err)
+			}
+			ended <- l.ID
+		}()
+	}
+	withPostgres(t, url, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, `BEGIN`); err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, `SELECT 1 FROM deliveries WHERE id = $1 FOR UPDATE`, leased[2].ID); err != nil {
+			return err
+		}
+		whileLocked(t, url, "attempts", 1, func() {
+			end(leased[0])
+			eventually(t, "the first waits for the table", func() bool { return counted(t, url, `wait_event_type = 'Lock'`) >= 1 })
+			for _, l := range leased[1:] {
+				end(l)
+			}
+			eventually(t, "the others wait for it, too", func() bool { return counted(t, url, `wait_event_type = 'Lock'`) >= 2 })
+		})
+		for range len(leased) - 1 {
+			if id := <-ended; id == leased[2].ID {
+				t.Error("the locked one is finished")
+			}
+		}
+		_, err := conn.Exec(ctx, `COMMIT`)
+		return err
+	})
+	if id := <-ended; id != leased[2].ID {
+		t.Errorf("%s is the last", id)
 	}
 }

@@ -75,7 +75,7 @@ func (g *group[T]) do(ctx context.Context, what T) error {
 	for {
 		select {
 		case <-c.done:
-			return c.err
+			return g.outcome(c)
 		case g.leader <- struct{}{}:
 			g.lead()
 		case <-ctx.Done():
@@ -83,9 +83,19 @@ func (g *group[T]) do(ctx context.Context, what T) error {
 				return ctx.Err()
 			}
 			<-c.done
-			return c.err
+			return g.outcome(c)
 		}
 	}
+}
+
+// outcome is that of a call which its group has told; who was left to itself tries now.
+func (g *group[T]) outcome(c *call[T]) error {
+	if !errors.Is(c.err, errAlone) {
+		return c.err
+	}
+	own := &call[T]{ctx: c.ctx, what: c.what, done: make(chan struct{})}
+	g.run([]*call[T]{own})
+	return own.err
 }
 
 // lead runs the calls that wait. One that panics must not keep the others from the database for ever.
@@ -136,6 +146,9 @@ func whileAny[T any](calls []*call[T]) (context.Context, func()) {
 		cancel()
 	}
 }
+
+// errAlone is told to those who may do better without the others.
+var errAlone = errors.New("not served with others")
 
 // errPanicked is told to those whose group was broken off.
 var errPanicked = errors.New("another's part of the transaction panicked")

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,8 +14,8 @@ import (
 // On PostgreSQL the callers that commit a mail share transactions, and so do those that finish an attempt: nearly all of
 // what a mail costs the server is what each transaction and each statement costs. Such a transaction has no savepoints.
 // It asks and locks what all its callers need in the round trip that begins it, and writes for all of them in the one that
-// commits it. Who cannot be served is found out in between, and left out. If what is written fails, nothing is
-// stored, and each caller tries alone: so one does not fail for another. When the outcome of COMMIT is not known, it is
+// commits it. Who cannot be served is found out in between, and left out; who needs a row that is locked tries alone.
+// If what is written fails, nothing is stored, and each caller tries alone: so one does not fail for another. When the outcome of COMMIT is not known, it is
 // not known to any of them.
 
 const (
@@ -34,41 +35,35 @@ func (s *Store) together(ctx context.Context, doing string, run func() error) er
 	return s.failure(ctx, doing, err)
 }
 
-// share tries to serve calls by one transaction, else each by its own, and tells the callers. try sets the error of
-// a call that cannot be served, and returns one if nothing is stored.
+// share tries to serve calls by one transaction and tells the callers, with errAlone those that may do better by one of their
+// own. try sets the error of a call that cannot be served, errAlone if a row that it needs is locked, and returns one if
+// nothing is stored.
 func share[T any](calls []*call[T], try func(context.Context, []*call[T]) error) {
 	err := errPanicked
 	defer func() { tell(calls, err) }()
-	waiting := make([]*call[T], 0, len(calls))
+	if err = tryAgain(calls, try); err == nil || len(calls) == 1 || !mayBeAnothers(err) {
+		return
+	}
 	for _, c := range calls {
-		if c.err = c.ctx.Err(); c.err == nil {
-			waiting = append(waiting, c)
-		}
+		c.err = cmp.Or(c.ctx.Err(), errAlone)
 	}
-	if len(waiting) == 0 {
-		err = nil
-		return
-	}
-	if failed := tryAgain(waiting, try); failed == nil || len(waiting) == 1 || !mayBeAnothers(failed) {
-		err = failed
-		return
-	}
-	for _, c := range waiting {
-		if failed := tryAgain([]*call[T]{c}, try); failed != nil {
-			c.err = failed
-		}
-	}
-	err = nil
 }
 
+// tryAgain leaves out whose time is over before each try.
 func tryAgain[T any](calls []*call[T], try func(context.Context, []*call[T]) error) error {
 	ctx, stop := whileAny(calls)
 	defer stop()
 	return again(ctx, func() error {
+		waiting := make([]*call[T], 0, len(calls))
 		for _, c := range calls {
-			c.err = nil
+			if c.err = c.ctx.Err(); c.err == nil {
+				waiting = append(waiting, c)
+			}
 		}
-		return try(ctx, calls)
+		if len(waiting) == 0 {
+			return nil
+		}
+		return try(ctx, waiting)
 	})
 }
 
