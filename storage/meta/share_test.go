@@ -9,8 +9,8 @@ import (
 
 var errTest = errors.New("a row that one of them writes")
 
-func callsOf(n int) []*call[int] {
-	calls := make([]*call[int], n)
+func threeCalls() []*call[int] {
+	calls := make([]*call[int], 3)
 	for i := range calls {
 		calls[i] = &call[int]{ctx: context.Background(), what: i, done: make(chan struct{})}
 	}
@@ -36,7 +36,7 @@ func served(t *testing.T, calls []*call[int], try func([]*call[int]) error) (siz
 
 // Who needs a locked row tries alone.
 func TestLockedOneTriesAlone(t *testing.T) {
-	calls := callsOf(3)
+	calls := threeCalls()
 	sizes := served(t, calls, func(some []*call[int]) error {
 		switch {
 		case len(some) > 1:
@@ -53,7 +53,7 @@ func TestLockedOneTriesAlone(t *testing.T) {
 
 // An error that may be one caller's is told to that one alone.
 func TestErrorOfOneIsNotTheOthers(t *testing.T) {
-	calls := callsOf(3)
+	calls := threeCalls()
 	served(t, calls, func(some []*call[int]) error {
 		for _, c := range some {
 			if c.what == 1 {
@@ -70,7 +70,7 @@ func TestErrorOfOneIsNotTheOthers(t *testing.T) {
 // Whose time is over between two tries is left out of the second: nobody waits for what would be stored.
 func TestCallerWhoGaveUpIsNotServedLater(t *testing.T) {
 	for _, first := range []error{failedTry{errTest}, errTest} {
-		calls := callsOf(3)
+		calls := threeCalls()
 		gone, cancel := context.WithCancel(context.Background())
 		calls[1].ctx = gone
 		tries := 0
@@ -92,7 +92,7 @@ func TestCallerWhoGaveUpIsNotServedLater(t *testing.T) {
 
 // A panic ends nobody's waiting but with an error.
 func TestPanicTellsEachCaller(t *testing.T) {
-	calls := callsOf(3)
+	calls := threeCalls()
 	func() {
 		defer func() { _ = recover() }()
 		share(calls, func(context.Context, []*call[int]) error { panic("a bug") })
