@@ -56,6 +56,13 @@ func (g *group[T]) add(c *call[T]) {
 	g.calls = append(g.calls, c)
 }
 
+// waits reports whether nobody has taken the call yet.
+func (g *group[T]) waits(c *call[T]) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Contains(g.calls, c)
+}
+
 // remove takes a call back, and reports whether that was in time.
 func (g *group[T]) remove(c *call[T]) bool {
 	g.mu.Lock()
@@ -77,6 +84,11 @@ func (g *group[T]) do(ctx context.Context, what T) error {
 		case <-c.done:
 			return g.outcome(c)
 		case g.leader <- struct{}{}:
+			if !g.waits(c) { // another serves it; those that wait lead themselves
+				<-g.leader
+				<-c.done
+				return g.outcome(c)
+			}
 			g.lead()
 		case <-ctx.Done():
 			if g.remove(c) {
