@@ -100,7 +100,7 @@ func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 	if err != nil {
 		return s.failure(ctx, doing, err)
 	}
-	if err := s.commitMail(ctx, doing, incoming{m.ID.String(), m.Started, statements}); err != nil {
+	if err := s.commitMail(ctx, doing, incoming{m.ID.String(), m.Started, m.Copy.Key, statements}); err != nil {
 		return err
 	}
 	s.signal()
@@ -111,6 +111,7 @@ func (s *Store) CommitMail(ctx context.Context, m gateway.AcceptedMail) error {
 type incoming struct {
 	id         string
 	started    time.Time
+	key        gateway.QueueKey // under which its copy is
 	statements []statement
 }
 

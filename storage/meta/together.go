@@ -3,7 +3,9 @@ package meta
 import (
 	"cmp"
 	"context"
+	"crypto/subtle"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -77,10 +79,14 @@ func mayBeAnothers(err error) bool {
 // commitMails commits mails together.
 func (s *Store) commitMails(calls []*call[incoming]) {
 	share(calls, func(ctx context.Context, calls []*call[incoming]) error {
-		err := s.tryOwn(ctx, nil, func(tx *transaction) ([]statement, error) {
+		keys := queueKeys{s, calls, map[string][]byte{}}
+		err := s.tryOwn(ctx, keys.ask, func(tx *transaction) ([]statement, error) {
 			var statements []statement
 			for _, c := range calls {
-				if c.err = c.what.mayCommit(tx.now); c.err != nil {
+				if c.err = c.what.mayCommit(tx.now); c.err == nil {
+					c.err = keys.check(c.what.key)
+				}
+				if c.err != nil {
 					continue
 				}
 				tx.provenBy(qMailIsThere, c.what.id)
@@ -94,6 +100,42 @@ func (s *Store) commitMails(calls []*call[incoming]) {
 		}
 		return err
 	})
+}
+
+// queueKeys are those of the days of mails, as they stand in the database.
+type queueKeys struct {
+	s       *Store
+	calls   []*call[incoming]
+	wrapped map[string][]byte // by day
+}
+
+const qQueueKeys = `SELECT day, key FROM queue_keys WHERE day = ANY ($1)`
+
+func (k queueKeys) ask(batch *pgx.Batch) {
+	days := make([]string, 0, len(k.calls))
+	for _, c := range k.calls {
+		if !slices.Contains(days, c.what.key.Day) {
+			days = append(days, c.what.key.Day)
+		}
+	}
+	queueRows(batch, func(row pgx.Rows) error {
+		var day string
+		var wrapped []byte
+		err := row.Scan(&day, &wrapped)
+		k.wrapped[day] = wrapped
+		return err
+	}, qQueueKeys, days)
+}
+
+// check refuses a key that is not the day's: a server that took over may have lost the row, and another node have made a new
+// one. What the mail's copy is under could not be read again.
+func (k queueKeys) check(key gateway.QueueKey) error {
+	stored, err := k.s.unwrap("queue_keys", "key", key.Day, k.wrapped[key.Day])
+	if err == nil && subtle.ConstantTimeCompare([]byte(stored.Reveal()), []byte(key.Key.Reveal())) == 1 {
+		return nil
+	}
+	k.s.queueKey.Store(nil)
+	return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
 }
 
 // queueRows queues a query for all rows of which scan is called.

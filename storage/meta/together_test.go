@@ -210,3 +210,30 @@ func TestOutcomeOfMany(t *testing.T) {
 		})
 	}
 }
+
+// A mail whose copy is under a key that the database has lost, and another node has made anew, is not taken: nobody could
+// read it again.
+func TestMailUnderALostKeyIsRefused(t *testing.T) {
+	_, url := newPostgres(t)
+	keys := metatest.NewKeys()
+	one, other := openPostgres(t, url, keys), openPostgres(t, url, keys)
+	now := time.Now()
+	lost, err := one.QueueKey(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execPostgres(t, url, `DELETE FROM queue_keys`)
+	if _, err := other.QueueKey(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.CommitMail(t.Context(), metatest.NewMail(now, lost, metatest.Routes(1)...)); gateway.ErrorCode(err) != gateway.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+	key, err := one.QueueKey(t.Context(), now)
+	if err != nil || key.Key == lost.Key {
+		t.Fatalf("the lost key is still in use, %v", err)
+	}
+	if err := one.CommitMail(t.Context(), metatest.NewMail(now, key, metatest.Routes(1)...)); err != nil {
+		t.Error(err)
+	}
+}

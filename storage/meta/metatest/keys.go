@@ -46,7 +46,7 @@ func NewKeys() *Keys {
 func (k *Keys) Node() *Keys {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return &Keys{keys: maps.Clone(k.keys), active: k.active, using: k.using, index: k.index, Source: k}
+	return &Keys{keys: maps.Clone(k.keys), active: k.active, using: k.using, made: k.made, index: k.index, Source: k}
 }
 
 // AddKey adds a key and makes it the active one.

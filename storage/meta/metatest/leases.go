@@ -210,9 +210,11 @@ func finishOrDefer(ctx context.Context, store *meta.Store, l gateway.LeasedDeliv
 
 // A copy that the keyring does not open is put off, and does not hold up the others.
 func leaseUnreadableCopy(t *testing.T, w *world) {
-	broken := w.open(t, NewKeys(), w.clock.Now)
 	bad := w.mail(t, 1)
-	must(t, broken.CommitMail(t.Context(), bad))
+	others := w.keys.Node() // with a key that the store does not have
+	must(t, others.AddKey())
+	must(t, others.Use(others.ActiveKey()))
+	must(t, w.open(t, others, w.clock.Now).CommitMail(t.Context(), bad))
 	id := w.deliveries(t, bad.ID)[0].ID
 	lease := func(wait time.Duration, mails int, state gateway.DeliveryState) {
 		t.Helper()
