@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/gabriel-vasile/mimetype"
@@ -114,4 +115,12 @@ func extension(typ string) string {
 		return ".txt"
 	}
 	return ""
+}
+
+// fileExtension is one that is no number, as that of "Invoice No. 5" or "version 1.2".
+var fileExtension = regexp.MustCompile(`(?i)\.[0-9_-]*[a-z][a-z0-9_-]*$`)
+
+// nameExtension returns the extension by which a computer opens a file, lower-cased and with its dot; "" if there is none.
+func nameExtension(name string) string {
+	return strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". ")))
 }

@@ -2,9 +2,7 @@ package rewrite
 
 import (
 	"bytes"
-	"regexp"
 	"slices"
-	"strings"
 )
 
 // maxScans is how often a mail is read at most because forwarded messages in it are ambiguous. At the last time, none is
@@ -16,13 +14,9 @@ func isMessageType(typ string) bool {
 	return typ == "message/rfc822" || typ == "message/global" || typ == "message/news"
 }
 
-// fileExtension is one that is no number, as that of "Invoice No. 5" or "version 1.2".
-var fileExtension = regexp.MustCompile(`(?i)\.[0-9_-]*[a-z][a-z0-9_-]*$`)
-
 // isMessageName reports whether nobody's computer takes a file of this name for anything but a mail.
 func isMessageName(name string) bool {
-	extension := strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". ")))
-	return extension == "" || slices.Contains([]string{".eml", ".txt", ".mail", ".msg", ".email"}, extension)
+	return slices.Contains([]string{"", ".eml", ".txt", ".mail", ".msg", ".email"}, nameExtension(name))
 }
 
 // isIdentity reports whether a body in this transfer encoding stands as it is (RFC 2045 section 6.2).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"sealpost/gateway/policy/personal"
@@ -74,34 +75,35 @@ func (p *Plan) lookForPersonal(q *part) error {
 	case found.worst == ActionSeal, found.worst == ActionMask && (!exact || len(found.masks) > maxMasked):
 		p.tooPersonal = true
 	case found.worst == ActionMask:
-		p.masks[q] = true
-		return p.mask(q, found.masks)
+		p.masks[q] = found.masks[len(found.masks)-1].match + 1
+		_, spaces := text.(*spaceReader)
+		return p.mask(q, found.masks, spaces)
 	}
 	return nil
 }
 
-// compareAlternatives seals the texts if one of them is masked, and another that says the same is not: there the detectors
-// have not understood it.
+// compareAlternatives seals the texts if more is masked in one of them than in another that says the same: there the
+// detectors have not understood it.
 func (p *Plan) compareAlternatives() {
 	p.msg.root.walk(func(q *part) bool {
 		if q.typ == "multipart/alternative" && p.fates[q] != leaves {
-			masked, clean := false, false
+			var counts []int
 			for _, child := range q.children {
-				body, masks := p.bodiesIn(child)
-				masked = masked || masks
-				clean = clean || body && !masks
+				if body, masks := p.masksIn(child); body {
+					counts = append(counts, masks)
+				}
 			}
-			p.tooPersonal = p.tooPersonal || masked && clean
+			p.tooPersonal = p.tooPersonal || len(counts) > 0 && slices.Min(counts) < slices.Max(counts)
 		}
 		return !p.tooPersonal
 	})
 }
 
-// bodiesIn reports whether a text stays in q, and whether one is masked.
-func (p *Plan) bodiesIn(q *part) (body, masks bool) {
+// masksIn reports whether a text stays in q, and how many matches are masked in those that do.
+func (p *Plan) masksIn(q *part) (body bool, masks int) {
 	q.walk(func(r *part) bool {
 		if !r.isMultipart() && !r.message && p.fates[r] == stays && isBodyType(r.typ) {
-			body, masks = true, masks || p.masks[r]
+			body, masks = true, masks+p.masks[r]
 		}
 		return p.fates[r] != leaves
 	})
@@ -167,13 +169,30 @@ func (p *Plan) personalText(q *part) (text io.Reader, exact bool, err error) {
 	s, failed := scriptOf(q.charset, head)
 	switch {
 	case failed == nil && (s.coding == nil || s.single) && bytes.IndexByte(head, 0) < 0:
-		return decoder(p.msg.src, q), knownEncoding(q.encoding), nil
+		text = decoder(p.msg.src, q)
+		if s.coding != nil && s.has('\u00a0') {
+			text = &spaceReader{text}
+		}
+		return text, knownEncoding(q.encoding), nil
 	case failed == nil && s.coding != nil:
 		return s.reader(decoder(p.msg.src, q)), false, nil
 	case isUTF16(q.charset, head):
 		return &narrowReader{r: decoder(p.msg.src, q)}, false, nil
 	}
 	return decoder(p.msg.src, q), false, nil
+}
+
+// spaceReader makes spaces of no-break spaces in a charset of one byte for a character.
+type spaceReader struct{ r io.Reader }
+
+func (r *spaceReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	for i, b := range p[:n] {
+		if b == 0xa0 {
+			p[i] = ' '
+		}
+	}
+	return n, err
 }
 
 func (p *Plan) personalIn(text io.Reader, page bool) (findings, error) {
@@ -200,8 +219,9 @@ func (p *Plan) personalIn(text io.Reader, page bool) (findings, error) {
 	return found, err
 }
 
-// mask replaces what was found by as many bytes of mask, but for what is taken out of the text anyway.
-func (p *Plan) mask(q *part, masks []maskedRange) error {
+// mask replaces what was found by as many bytes of mask, but for what is taken out of the text anyway. spaces tells that no-
+// break spaces of one byte are in it, which stay.
+func (p *Plan) mask(q *part, masks []maskedRange, spaces bool) error {
 	text := decoder(p.msg.src, q)
 	at := int64(0)
 	read := func(m maskedRange) ([]byte, error) {
@@ -225,7 +245,7 @@ func (p *Plan) mask(q *part, masks []maskedRange) error {
 			}
 			match = append(match, found...)
 		}
-		instead := p.masked(q, masks[first].detector, match)
+		instead := p.masked(q, masks[first].detector, match, spaces)
 		for _, m := range masks[first:last] {
 			n := m.end - m.start
 			if !overlaps(inText.splices, m) {
@@ -241,7 +261,16 @@ func (p *Plan) mask(q *part, masks []maskedRange) error {
 	return nil
 }
 
-func (p *Plan) masked(q *part, detector string, match []byte) []byte {
+func (p *Plan) masked(q *part, detector string, match []byte, spaces bool) []byte {
+	if spaces {
+		instead := p.masked(q, detector, bytes.ReplaceAll(match, []byte{0xa0}, []byte{' '}), false)
+		for i, b := range match {
+			if b == 0xa0 {
+				instead[i] = b
+			}
+		}
+		return instead
+	}
 	if isPage(q.typ) {
 		return p.rules.Text.Detectors.MaskHTML(detector, match)
 	}

@@ -63,6 +63,7 @@ func TestMaskedTextDiffersInTheNumbersOnly(t *testing.T) {
 	for _, test := range []struct{ typ, text, want string }{
 		{"text/plain; charset=utf-8", plain, strings.Replace(plain, card, maskedCard, 1)},
 		{"text/plain; charset=iso-8859-1", "Gr\xfc\xdfe, Karte " + card + "\r\n", "Gr\xfc\xdfe, Karte " + maskedCard + "\r\n"},
+		{"text/plain; charset=iso-8859-1", "Karte 4111\xa01111 1111\xa01111\r\n", "Karte XXXX\xa0XXXX XXXX\xa01111\r\n"},
 		{"text/html", "<p>card <b>4111</b> 1111&nbsp;1111 11&#49;1</p>\r\n", "<p>card <b>XXXX</b> XXXX&nbsp;XXXX 11&#49;1</p>\r\n"},
 		{"text/plain", "IBAN " + iban + " and card " + card + "\r\n", "IBAN XXXX XXXX XXXX XXXX XX30 00 and card " + maskedCard + "\r\n"},
 	} {
@@ -208,6 +209,8 @@ func TestPersonalDataGoByNoOtherWay(t *testing.T) {
 	for name, mail := range map[string]string{
 		"an alternative that is not understood": "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\ncard " + card +
 			"\r\n--B\r\nContent-Type: text/html\r\n\r\n<table><td>4111</td><td>1111</td><td>1111</td><td>1111</td></table>\r\n--B--\r\n",
+		"an alternative that is understood in part": "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\ncard " + card + ", card 5500 0000 0000 0004" +
+			"\r\n--B\r\nContent-Type: text/html\r\n\r\n<p>card 5500 0000 0000 0004<table><td>4111</td><td>1111</td><td>1111</td><td>1111</td></table>\r\n--B--\r\n",
 		"an alternative of another type": "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\ncard " + card +
 			"\r\n--B\r\nContent-Type: text/x-amp-html\r\n\r\n<p>card " + card + "</p>\r\n--B--\r\n",
 		"a type of its own":               "Subject: x\r\nContent-Type: text/enriched\r\n\r\ncard " + card + "\r\n",

@@ -100,7 +100,7 @@ func (p *Plan) keepPicture(q *part) error {
 
 // isPictureName reports whether nobody's computer takes a file of this name for more than a picture.
 func isPictureName(name string) bool {
-	switch strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". "))) {
+	switch nameExtension(name) {
 	case "", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".bmp", ".dib":
 		return true
 	}

@@ -71,7 +71,7 @@ type Plan struct {
 	personal    map[string]int
 	tooPersonal bool
 	ownFailed   bool
-	masks       map[*part]bool // the texts with masks in them
+	masks       map[*part]int // how many matches are masked in a text
 	originals   int
 	subject     maskedFields
 	cause       Cause // 0: it could not be taken apart
@@ -132,7 +132,7 @@ func (p *Plan) Drop(drop func(name, value string) bool) (int, error) {
 }
 
 func newPlan(m *Message, rules Rules, whole string) (*Plan, error) {
-	p := &Plan{msg: m, rules: rules, whole: whole, fates: make(map[*part]fate), inside: make(map[*part]inside), unsigned: make(map[*part]*part), whys: make(map[*part]string), personal: make(map[string]int), masks: make(map[*part]bool)}
+	p := &Plan{msg: m, rules: rules, whole: whole, fates: make(map[*part]fate), inside: make(map[*part]inside), unsigned: make(map[*part]*part), whys: make(map[*part]string), personal: make(map[string]int), masks: make(map[*part]int)}
 	if err := p.maskSubject(); err != nil {
 		return nil, err
 	}

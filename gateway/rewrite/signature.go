@@ -162,7 +162,7 @@ func isSignatureType(typ string) bool {
 
 // isSignatureName reports whether nobody's computer takes a file of this name for more than a signature.
 func isSignatureName(name string) bool {
-	switch strings.ToLower(fileExtension.FindString(strings.TrimRight(name, ". "))) {
+	switch nameExtension(name) {
 	case "", ".p7s", ".asc", ".sig", ".pgp":
 		return true
 	}
