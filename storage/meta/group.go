@@ -18,6 +18,9 @@ import (
 // maxGroup bounds what one transaction holds.
 const maxGroup = 64
 
+// maxAlone is how many that were left out of a group try at the same time.
+const maxAlone = 4
+
 // call is what one caller wants done.
 type call[T any] struct {
 	ctx  context.Context //nolint:containedctx // of the caller, who waits until done is closed
@@ -32,12 +35,13 @@ type group[T any] struct {
 	limit    int
 	patience time.Duration // after which those that wait lead a group of their own; 0: never
 	leader   chan struct{} // holds a token while somebody works for all
+	alone    chan struct{} // holds a token for each that tries alone
 	mu       sync.Mutex
 	calls    []*call[T]
 }
 
 func newGroup[T any](limit int, patience time.Duration, run func([]*call[T])) *group[T] {
-	return &group[T]{run: run, limit: limit, patience: patience, leader: make(chan struct{}, 1)}
+	return &group[T]{run: run, limit: limit, patience: patience, leader: make(chan struct{}, 1), alone: make(chan struct{}, maxAlone)}
 }
 
 // take removes as many calls from the queue as make a group.
@@ -100,11 +104,18 @@ func (g *group[T]) do(ctx context.Context, what T) error {
 	}
 }
 
-// outcome is that of a call which its group has told; who was left to itself tries now.
+// outcome is that of a call which its group has told; who was left to itself tries now, beside few others: each holds a
+// connection while it waits for a lock.
 func (g *group[T]) outcome(c *call[T]) error {
 	if !errors.Is(c.err, errAlone) {
 		return c.err
 	}
+	select {
+	case g.alone <- struct{}{}:
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
+	defer func() { <-g.alone }()
 	own := &call[T]{ctx: c.ctx, what: c.what, done: make(chan struct{})}
 	g.run([]*call[T]{own})
 	return own.err

@@ -135,7 +135,7 @@ func (k queueKeys) check(key gateway.QueueKey) error {
 		return nil
 	}
 	k.s.queueKey.Store(nil)
-	return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone")
+	return gateway.Errorf(gateway.CodeUnavailable, err, "the queue key of the mail is gone, or not to be read here")
 }
 
 // queueRows queues a query for all rows of which scan is called.
