@@ -14,7 +14,7 @@ type Part struct {
 	Encoding string
 	// Size is the size of the encoded body in bytes.
 	Size int64
-	// InReport tells that the part is a direct child of a multipart/report.
+	// InReport tells that the part is in a multipart/report, at any depth, but in no message forwarded there.
 	InReport bool
 	// InMacFile tells that the part is a direct child of a multipart/appledouble (RFC 1740): one half of a file.
 	InMacFile bool

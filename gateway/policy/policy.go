@@ -5,7 +5,7 @@
 //  1. A forwarded message whose own parts can be judged one by one stays; one called "attachment" is sealed, since its
 //     sender says that it is a file. An admin may want all to stay, or none.
 //  2. What is called a text and whose bytes are a file is sealed, and so is what has a transfer encoding for files.
-//  3. The machine-readable parts of a report (RFC 6522), directly below its multipart/report, stay, even as
+//  3. The machine-readable parts of a report (RFC 6522), anywhere in its multipart/report, stay, even as
 //     an "attachment": agents and Salesforce need them to understand a bounce. They must be what such parts
 //     are: text of at most 64 KiB, in an encoding that everybody knows, without a name or with one ending in .txt,
 //     or .eml for headers, or without an extension. Anything else under their type may be a file.

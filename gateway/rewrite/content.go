@@ -87,18 +87,23 @@ func carriesFile(src io.ReaderAt, q *part) (bool, error) {
 	return false, nil
 }
 
-// isAllBase64 reports whether nobody can read text as prose: there are only digits, padding and white space.
+// minDigits is how many digits of base64 are taken for a file rather than a word.
+const minDigits = 20
+
+// isAllBase64 reports whether nobody can read text as prose: there are only digits and padding, and no space in a line.
 func isAllBase64(text []byte) bool {
 	digits := 0
-	for _, c := range text {
-		switch {
-		case noDigit[c] == 0:
-			digits++
-		case !isSpace(c) && c != '=':
-			return false
+	for line := range bytes.SplitSeq(text, []byte{'\n'}) {
+		for _, c := range bytes.Trim(line, " \t\r") {
+			switch {
+			case noDigit[c] == 0:
+				digits++
+			case c != '=':
+				return false
+			}
 		}
 	}
-	return digits > 0
+	return digits >= minDigits
 }
 
 // isTestVirus reports whether a file is that of the European Institute for Computer Antivirus Research, which is a text.

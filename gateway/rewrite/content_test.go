@@ -105,6 +105,7 @@ func TestReportsCarryNoFile(t *testing.T) {
 		sealed     int
 	}{
 		{"status", "Content-Type: message/delivery-status\r\n\r\n" + status, 0},
+		{"status in a multipart", "Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\nContent-Type: message/delivery-status\r\nContent-Disposition: attachment\r\n\r\n" + status + "--c--\r\n", 0},
 		{"status in base64", "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n" + encodeAs(t, status, "base64"), 0},
 		{"status in broken base64", "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n!" + encodeAs(t, status, "base64"), 1},
 		{"uuencode in a status", "Content-Type: message/delivery-status\r\n\r\n" + status + uu, 1},

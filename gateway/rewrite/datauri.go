@@ -259,7 +259,7 @@ func (u *dataURI) ends(l letter, next []byte) bool {
 		return l.b == ')' || l.isSpace() || mark || tag
 	case '=':
 		if !u.base64 && (mark || l.b == '<') {
-			return mark && (len(next) == 0 || isSpace(next[0]) || next[0] == '>')
+			return mark && (len(next) == 0 || isSpace(next[0]) || next[0] == '>' || string(next) == "/>")
 		}
 	}
 	return l.isSpace() || mark || tag
@@ -276,7 +276,7 @@ func (f *uriFinder) meta(u *dataURI) bool {
 		if l.b == ',' {
 			break
 		}
-		if u.ends(l, f.page.peek(1)) {
+		if u.ends(l, f.page.peek(2)) {
 			f.noteLetter(l)
 			return false
 		}
@@ -332,7 +332,8 @@ func (f *uriFinder) measure(u *dataURI) {
 		if !ok {
 			break
 		}
-		if raw != '%' && u.ends(l, f.page.peek(1)) {
+		isMarkup := !u.base64 && u.size == 0 && u.quote.b != 0 && l.b == '<' // an SVG or a page as it stands
+		if raw != '%' && !isMarkup && u.ends(l, f.page.peek(2)) {
 			if f.page.pending == "" {
 				u.end = max(u.end, at)
 			}

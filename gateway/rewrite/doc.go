@@ -113,7 +113,7 @@
 //   - Content-* lines in what reads like a header behind a line that begins with an open or closed boundary, in any
 //     case of letters or behind more dashes, but is no boundary line; a boundary line over 64 KiB;
 //   - in a preamble or an epilogue: an encoded file, the fields of a part, or over 16 KiB of anything; any preamble of a
-//     multipart that is called an attachment or has a file name.
+//     multipart within another that is called an attachment or has a file name.
 //
 // Inside of a forwarded message each of these is about that message alone, but for the bytes and the long lines.
 //

@@ -155,18 +155,26 @@ func answered(text []byte) int {
 		return at[0]
 	}
 	for _, sender := range []string{"from: ", "von: ", "de: ", "de : ", "da: ", "van: "} {
-		at := bytes.Index(text, []byte(sender))
-		if at < 0 || at > 0 && isAlphanumeric(text[at-1]) {
-			continue
-		}
-		near := string(text[at:min(len(text), at+maxSender)])
-		for _, date := range []string{" sent: ", " gesendet: ", " date: ", " datum: ", "envoy\u00e9 : ", "envoy\u00e9: ", " enviado", " inviato: ", " verzonden: "} {
-			if strings.Contains(near, date) {
+		for at := 0; ; at++ {
+			i := bytes.Index(text[at:], []byte(sender))
+			if i < 0 {
+				break
+			}
+			if at += i; (at == 0 || !isAlphanumeric(text[at-1])) && hasDate(text[at:min(len(text), at+maxSender)]) {
 				return at
 			}
 		}
 	}
 	return -1
+}
+
+func hasDate(text []byte) bool {
+	for _, date := range []string{" sent: ", " gesendet: ", " date: ", " datum: ", "envoy\u00e9 : ", "envoy\u00e9: ", " enviado", " inviato: ", " verzonden: "} {
+		if bytes.Contains(text, []byte(date)) {
+			return true
+		}
+	}
+	return false
 }
 
 // address takes the target of a link in a page.

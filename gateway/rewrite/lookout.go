@@ -24,7 +24,7 @@ func (l *lookout) cutHeader(top bool) { l.why, l.top = whyCutHeader, top }
 // idle tells that see has nothing to do until a line is nearly a boundary.
 func (l *lookout) idle() bool { return l.why == "" && !l.top }
 
-// see returns why the text is ambiguous, or "". nearly tells that the line begins with "--" and a boundary.
+// see returns why the text is ambiguous, or "". nearly tells that another reader may take the line for a boundary line.
 func (l *lookout) see(text []byte, nearly bool) string {
 	if nearly {
 		if l.why == "" { // the other watch is the stricter

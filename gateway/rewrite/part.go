@@ -135,10 +135,20 @@ func (p *part) facts() gateway.Part {
 	return gateway.Part{
 		Path: p.path(), Type: p.typ, Disposition: p.disposition, Filename: gateway.NewSecret(p.name),
 		Encoding: p.encoding, Size: p.end - p.body,
-		InReport:  !p.hinted && p.isIn("multipart/report"),
+		InReport:  !p.hinted && p.isBelow("multipart/report"),
 		InMacFile: p.isIn("multipart/appledouble"),
 		Unclear:   p.hinted, Walked: p.message,
 	}
+}
+
+// isBelow reports whether p is in a multipart of this type, at any depth, and in no message forwarded there.
+func (p *part) isBelow(typ string) bool {
+	for q := p.parent; q != nil && !q.message; q = q.parent {
+		if q.typ == typ {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *part) isIn(typ string) bool { return p.parent != nil && p.parent.typ == typ }

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -83,31 +84,57 @@ func (p *Plan) lookForPersonal(q *part) error {
 }
 
 // compareAlternatives seals the texts if more is masked in one of them than in another that says the same: there the
-// detectors have not understood it.
-func (p *Plan) compareAlternatives() {
+// detectors have not understood it. One without digits says something else.
+func (p *Plan) compareAlternatives() error {
+	var err error
 	p.msg.root.walk(func(q *part) bool {
-		if q.typ == "multipart/alternative" && p.fates[q] != leaves {
-			var counts []int
-			for _, child := range q.children {
-				if body, masks := p.masksIn(child); body {
-					counts = append(counts, masks)
-				}
-			}
-			p.tooPersonal = p.tooPersonal || len(counts) > 0 && slices.Min(counts) < slices.Max(counts)
+		if q.typ != "multipart/alternative" || p.fates[q] == leaves || len(p.masks) == 0 {
+			return !p.tooPersonal && err == nil
 		}
+		var counts []int
+		for _, child := range q.children {
+			var body bool
+			var masks int
+			if body, masks, err = p.masksIn(child); err != nil {
+				return false
+			}
+			if body {
+				counts = append(counts, masks)
+			}
+		}
+		p.tooPersonal = p.tooPersonal || len(counts) > 0 && slices.Min(counts) < slices.Max(counts)
 		return !p.tooPersonal
 	})
+	return err
 }
 
-// masksIn reports whether a text stays in q, and how many matches are masked in those that do.
-func (p *Plan) masksIn(q *part) (body bool, masks int) {
+// masksIn reports whether a text with digits stays in q, and how many matches are masked in those that do.
+func (p *Plan) masksIn(q *part) (body bool, masks int, err error) {
 	q.walk(func(r *part) bool {
-		if !r.isMultipart() && !r.message && p.fates[r] == stays && isBodyType(r.typ) {
-			body, masks = true, masks+p.masks[r]
+		if !r.isMultipart() && !r.message && p.fates[r] == stays && isBodyType(r.typ) && err == nil {
+			var digits bool
+			digits, err = hasDigits(decoder(p.msg.src, r))
+			body, masks = body || digits, masks+p.masks[r]
 		}
-		return p.fates[r] != leaves
+		return p.fates[r] != leaves && err == nil
 	})
-	return body, masks
+	return body, masks, err
+}
+
+// hasDigits reports whether a digit stands in text, or cannot be told.
+func hasDigits(text io.Reader) (bool, error) {
+	in := bufio.NewReader(text)
+	for {
+		b, err := in.ReadByte()
+		switch {
+		case errors.Is(err, io.EOF):
+			return false, nil
+		case err == nil && isDigit(b), errors.Is(err, errDirty):
+			return true, nil
+		case err != nil:
+			return false, fmt.Errorf("look for digits: %w", err)
+		}
+	}
 }
 
 // sealPersonalMessages seals each forwarded message that stays and whose fields hold what would be masked in the mail's own.

@@ -101,6 +101,15 @@ func TestPersonalDataAreCounted(t *testing.T) {
 	}
 }
 
+// TestAlternativeThatSaysNothing is no reason to seal the page that is masked.
+func TestAlternativeThatSaysNothing(t *testing.T) {
+	r := personally(t, masking(t), "Subject: x\r\nContent-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n\r\nPlease use a reader for HTML.\r\n--B\r\n"+
+		"Content-Type: text/html\r\n\r\n<p>card "+card+"</p>\r\n--B--\r\n")
+	if !slices.Equal(r.names, []string{"message.html"}) || !bytes.Contains(r.mail, []byte(maskedCard)) {
+		t.Errorf("sealed %q:\n%s", r.names, r.mail)
+	}
+}
+
 // A body that must not stay takes its alternative with it.
 func TestPersonalTextIsSealed(t *testing.T) {
 	rules := Rules{Text: textRules(t, map[string]Action{personal.Card: ActionSeal})}

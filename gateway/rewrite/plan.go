@@ -68,13 +68,13 @@ type Plan struct {
 	imitated  bool
 	// personal is how often each detector of personal data found something, and tooPersonal tells that the text must not
 	// stay; originals are, of the items, the texts and the subject that stay masked.
-	personal    map[string]int
-	tooPersonal bool
-	ownFailed   bool
-	masks       map[*part]int // how many matches are masked in a text
-	originals   int
-	subject     maskedFields
-	cause       Cause // 0: it could not be taken apart
+	personal       map[string]int
+	tooPersonal    bool
+	templateFailed bool
+	masks          map[*part]int // how many matches are masked in a text
+	originals      int
+	subject        maskedFields
+	cause          Cause // 0: it could not be taken apart
 	// dropped are the fields of the top header that do not go on, by where they begin.
 	dropped map[int64]span
 }
@@ -200,7 +200,9 @@ func (p *Plan) judge() error {
 	if err := p.keepPictures(); err != nil {
 		return err
 	}
-	p.compareAlternatives()
+	if err := p.compareAlternatives(); err != nil {
+		return err
+	}
 	p.sealBodies()
 	if err := p.sealPersonalMessages(); err != nil {
 		return err

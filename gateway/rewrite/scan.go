@@ -110,7 +110,7 @@ type scanner struct {
 	block  []byte
 
 	// The current line, which nobody has used up yet; which open multipart it delimits, if any, and whether
-	// it closes it; whether it begins like a boundary line but is none.
+	// it closes it; whether another reader may take it for a boundary line.
 	line     line
 	hit      *part
 	closes   bool
@@ -254,6 +254,9 @@ func (s *scanner) header(p *part) {
 		p.body, p.blank = s.line.end, true
 		s.advance()
 		if p.parent == nil && p.start == s.line.start-2 { // some readers pass over empty lines before the header
+			for !s.stopped() && len(s.line.text) == 0 {
+				s.advance()
+			}
 			s.look.cutHeader(false)
 		}
 	default:
@@ -338,7 +341,7 @@ func (s *scanner) multipart(p *part, depth int) {
 	s.open = append(s.open, p)
 	s.recompare()
 	s.outside()
-	if (p.disposition == "attachment" || p.name != "") && !s.blank(span{p.body, max(p.body, s.line.start)}) {
+	if p.parent != nil && !p.parent.message && (p.disposition == "attachment" || p.name != "") && !s.blank(span{p.body, max(p.body, s.line.start)}) {
 		s.fail(whyOutside) // to a reader that saves it as one file, the preamble is how that begins
 	}
 	for s.hit == p && !s.closes {

@@ -2,7 +2,6 @@ package rewrite
 
 import (
 	"bytes"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -175,7 +174,7 @@ func looksLikeSignature(text []byte, encoding string) bool {
 }
 
 // armor is one block and nothing else (RFC 9580 section 6.2), of fields and base64.
-var armor = regexp.MustCompile(`^\s*-----BEGIN PGP (SIGNATURE|MESSAGE)-----[ \t]*\r?\n(?:[A-Za-z]+: [^<\r\n]*\r?\n)*` +
+var armor = regexp.MustCompile(`^\s*-----BEGIN PGP (SIGNATURE|MESSAGE)-----[ \t]*\r?\n(?:[A-Za-z-]+:[^<\r\n]*\r?\n)*` +
 	`(?:[A-Za-z0-9+/=]{0,100}[ \t]*\r?\n)+-----END PGP (SIGNATURE|MESSAGE)-----\s*$`)
 
 func isArmor(text []byte) bool { return armor.Match(text) }
@@ -190,7 +189,25 @@ func isSignedData(text []byte) bool {
 	if text[1] == 0x80 { // BER, of indefinite length
 		return bytes.HasPrefix(text[2:], []byte(signedData)) && bytes.HasSuffix(text, []byte{0, 0})
 	}
-	var sequence asn1.RawValue
-	rest, err := asn1.Unmarshal(text, &sequence)
-	return err == nil && len(rest) == 0 && bytes.HasPrefix(sequence.Bytes, []byte(signedData))
+	content := lengthOctets(text[1:])
+	return content != nil && bytes.HasPrefix(content, []byte(signedData))
+}
+
+// lengthOctets returns what stands behind the length octets of BER (X.690 section 8.1.3), nil if it is not as long as they say.
+func lengthOctets(text []byte) []byte {
+	length, content := int(text[0]), text[1:]
+	if n := length & 0x7f; length > 0x7f {
+		if n > 4 || n > len(content) {
+			return nil
+		}
+		length = 0
+		for _, b := range content[:n] {
+			length = length<<8 | int(b)
+		}
+		content = content[n:]
+	}
+	if length != len(content) {
+		return nil
+	}
+	return content
 }

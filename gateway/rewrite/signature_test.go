@@ -27,6 +27,7 @@ func TestOnlyASignatureStaysInASignedEntity(t *testing.T) {
 		{"OpenPGP with a comment", pgp("", strings.Replace(armor, "\r\n\r\n", "\r\nVersion: x 1.0\r\nComment: https://x.example\r\n\r\n", 1)), true},
 		{"CMS", cms(base64Field, encodeAs(t, "\x30\x0c"+signedData+"x", "base64")), true},
 		{"CMS of indefinite length", cms(base64Field, encodeAs(t, "\x30\x80"+signedData+"xyz\x00\x00", "base64")), true},
+		{"CMS with a long length", cms(base64Field, encodeAs(t, "\x30\x84\x00\x00\x00\x0c"+signedData+"x", "base64")), true},
 		{"CMS of another kind", cms(base64Field, encodeAs(t, "\x30\x04\x06\x02\x2a\x86", "base64")), false},
 		{"something behind CMS", cms(base64Field, encodeAs(t, "\x30\x0c"+signedData+"xyz", "base64")), false},
 		{"an archive in CMS", cms(base64Field, encodeAs(t, "\x30\x80"+signedData+"PK\x05\x06\x00\x00", "base64")), false},

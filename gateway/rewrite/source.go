@@ -111,7 +111,7 @@ func (r *lineReader) next() (line, error) {
 }
 
 // pass passes over the lines that follow in the buffer, whole ones of at most limit bytes that end with CRLF and do not
-// begin with "--", white space or not before it, and hands each to see, without its line end. It returns the last of them, or before if there is none.
+// begin with a dash, white space before it or not, and hands each to see, without its line end. It returns the last of them, or before if there is none.
 func (r *lineReader) pass(before line, limit int64, see func(text []byte)) line {
 	buffered, _ := r.in.Peek(r.in.Buffered()) // never fails: it is there
 	rest := buffered

@@ -73,12 +73,12 @@ func (p *Plan) write(m *meter, out Output) error {
 // notice makes the notice, and remembers whether the admin's template failed with it.
 func (p *Plan) notice(n Notice, about kind, copies int) *notice {
 	made := newNotice(n, about, copies)
-	p.ownFailed = made.failed
+	p.templateFailed = made.failed
 	return made
 }
 
 // TemplateFailed tells that the last Write wrote our own notice, since the admin's template failed with this mail.
-func (p *Plan) TemplateFailed() bool { return p.ownFailed }
+func (p *Plan) TemplateFailed() bool { return p.templateFailed }
 
 // shownFiles returns files with personal data masked in their names, as in a subject.
 func (p *Plan) shownFiles(files []File) ([]File, error) {

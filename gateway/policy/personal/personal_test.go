@@ -138,6 +138,10 @@ func TestNeverMasked(t *testing.T) {
 	check(t, d.FindHTML, `x<b>&lt;4111111111111111@localhost&gt;</b>`, []string{"any:x"})
 }
 
+func TestNumberBehindADotAndASlash(t *testing.T) {
+	check(t, detectors(t, nil).Find, "Kredit.Karte/4111111111111111, bitte", []string{"card:4111111111111111"})
+}
+
 func TestLinkAcrossWindows(t *testing.T) {
 	d := detectors(t, nil)
 	for offset := range 40 {

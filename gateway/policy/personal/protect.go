@@ -103,7 +103,17 @@ func host(text []byte, from, i int) (int, bool) {
 	for top > start && letter(text[top-1]) {
 		top--
 	}
-	return start, i-top >= 2 && top-1 > start && text[top-1] == '.'
+	return start, i-top >= 2 && top-1 > start && text[top-1] == '.' && !onlyNumber(text[i+1:])
+}
+
+// onlyNumber reports whether a text begins with a number and nothing else up to its end or a space: then a word with a dot, as
+// in "Ref.No/1234", is more likely than a host.
+func onlyNumber(text []byte) bool {
+	n := 0
+	for n < len(text) && (text[n] >= '0' && text[n] <= '9' || text[n] == '-') {
+		n++
+	}
+	return n > 0 && (n == len(text) || endsLink(text[n]) || bytes.IndexByte([]byte(".,;:)"), text[n]) >= 0)
 }
 
 // unlinked is the index where a link around i ends.
